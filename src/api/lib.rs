@@ -1,0 +1,19 @@
+//! The contracts between the parts: what a registry offers ([`Control`]), what a call looks like
+//! ([`Invocation`], [`Outcome`]), and the gRPC forms of both.
+//!
+//! ```text
+//!   --role all:       spearlet ──── Arc<dyn Control> ───► sms            (a method call)
+//!   --role spearlet:  spearlet ──── grpc::RemoteControl ══► sms/…/grpc.rs (the same trait over the wire)
+//! ```
+
+pub mod control;
+pub mod convert;
+pub mod grpc;
+pub mod invocation;
+pub mod proto;
+
+pub use control::{
+    AppendedLogs, AssignmentEvent, Control, Cursor, ExecutionReport, FileStream, HeartbeatAck, LogBatch, Registered,
+    Registration, WorkItem, WorkList,
+};
+pub use invocation::{Body, Invocation, Outcome, Usage};

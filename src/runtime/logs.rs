@@ -1,0 +1,155 @@
+//! From a guest's output to numbered log lines.
+//!
+//! A guest's thread writes bytes into a [`LogSink`]; it never waits. The executor drains lines from the
+//! [`LogBuffer`] behind it. The buffer keeps no more than a bound per stream and execution: what is over it is
+//! counted, and the count becomes the last line.
+
+use std::sync::{Arc, Mutex, MutexGuard};
+use tokio::sync::Notify;
+use types::{Clock, LogLine, LogStream};
+
+/// Longest line kept whole; a longer one is continued in the next.
+const MOST_LINE: usize = 16 * 1024;
+
+#[derive(Default)]
+struct Stream {
+    partial: Vec<u8>,
+    kept: usize,
+    dropped: u64,
+}
+
+#[derive(Default)]
+struct State {
+    lines: Vec<LogLine>,
+    next_seq: u64,
+    stdout: Stream,
+    stderr: Stream,
+    closed: bool,
+}
+
+struct Shared {
+    state: Mutex<State>,
+    wake: Notify,
+    clock: Arc<dyn Clock>,
+    most_per_stream: usize,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(|broken| broken.into_inner())
+    }
+}
+
+/// Where a guest's output goes. Cheap to clone, never blocks.
+#[derive(Clone)]
+pub struct LogSink(Arc<Shared>);
+
+/// The reading end.
+pub struct LogBuffer(Arc<Shared>);
+
+impl LogBuffer {
+    /// A buffer that keeps `most_per_stream` bytes of each of stdout and stderr and numbers its lines from
+    /// `first_seq`.
+    pub fn new(clock: Arc<dyn Clock>, most_per_stream: usize, first_seq: u64) -> (LogSink, Self) {
+        let shared = Arc::new(Shared {
+            state: Mutex::new(State { next_seq: first_seq.max(1), ..State::default() }),
+            wake: Notify::new(),
+            clock,
+            most_per_stream,
+        });
+        (LogSink(shared.clone()), Self(shared))
+    }
+
+    /// Waits for lines; an empty list means that the sink was closed and everything has been read.
+    pub async fn next(&self) -> Vec<LogLine> {
+        loop {
+            let woken = self.0.wake.notified();
+            {
+                let mut state = self.0.lock();
+                if !state.lines.is_empty() || state.closed {
+                    return std::mem::take(&mut state.lines);
+                }
+            }
+            woken.await;
+        }
+    }
+}
+
+impl LogSink {
+    /// Bytes of a guest's stream; whole lines become log lines at once.
+    pub fn write(&self, stream: LogStream, mut bytes: &[u8]) {
+        let mut state = self.0.lock();
+        let source = match stream {
+            LogStream::Stdout => &mut state.stdout,
+            LogStream::Stderr | LogStream::System => &mut state.stderr,
+        };
+        let room = self.0.most_per_stream.saturating_sub(source.kept);
+        if bytes.len() > room {
+            source.dropped += (bytes.len() - room) as u64;
+            bytes = &bytes[..room];
+        }
+        source.kept += bytes.len();
+        let mut ready = Vec::new();
+        for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
+            let ended = piece.last() == Some(&b'\n');
+            source.partial.extend_from_slice(piece.strip_suffix(b"\n").unwrap_or(piece));
+            while source.partial.len() > MOST_LINE {
+                let rest = source.partial.split_off(MOST_LINE);
+                ready.push(std::mem::replace(&mut source.partial, rest));
+            }
+            if ended {
+                ready.push(std::mem::take(&mut source.partial));
+            }
+        }
+        for line in ready {
+            self.push(&mut state, stream, "info", text(&line));
+        }
+        drop(state);
+        self.0.wake.notify_one();
+    }
+
+    /// A line of Spear's own.
+    pub fn system(&self, level: &str, message: impl Into<String>) {
+        self.push(&mut self.0.lock(), LogStream::System, level, message.into());
+        self.0.wake.notify_one();
+    }
+
+    /// Ends the log: unfinished lines are flushed and what was cut is said.
+    pub fn close(&self) {
+        let mut state = self.0.lock();
+        if !state.closed {
+            for stream in [LogStream::Stdout, LogStream::Stderr] {
+                let source = if stream == LogStream::Stdout { &mut state.stdout } else { &mut state.stderr };
+                let (rest, dropped) = (std::mem::take(&mut source.partial), source.dropped);
+                if !rest.is_empty() {
+                    self.push(&mut state, stream, "info", text(&rest));
+                }
+                if dropped > 0 {
+                    let name = stream.as_str();
+                    let most = self.0.most_per_stream;
+                    let message = format!("{name}: {dropped} more bytes were not kept (limit {most})");
+                    self.push(&mut state, LogStream::System, "warn", message);
+                }
+            }
+            state.closed = true;
+        }
+        drop(state);
+        self.0.wake.notify_one();
+    }
+
+    fn push(&self, state: &mut State, stream: LogStream, level: &str, message: String) {
+        let line = LogLine {
+            ts_ms: self.0.clock.wall().millis(),
+            seq: state.next_seq,
+            stream,
+            level: level.to_owned(),
+            message,
+        };
+        state.next_seq += 1;
+        state.lines.push(line);
+    }
+}
+
+fn text(line: &[u8]) -> String {
+    String::from_utf8_lossy(line.strip_suffix(b"\r").unwrap_or(line)).into_owned()
+}

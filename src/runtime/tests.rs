@@ -1,0 +1,64 @@
+use std::sync::Arc;
+
+use types::{LogStream, SystemClock};
+
+use crate::{conformance, fake::Fake, *};
+
+struct FakePrograms;
+
+impl conformance::Programs for FakePrograms {
+    fn echo(&self) -> Vec<u8> {
+        b"echo".to_vec()
+    }
+    fn fail_7(&self) -> Vec<u8> {
+        b"fail 7".to_vec()
+    }
+    fn trap(&self) -> Vec<u8> {
+        b"trap".to_vec()
+    }
+    fn endless(&self) -> Vec<u8> {
+        b"sleep 3600000".to_vec()
+    }
+    fn flood(&self) -> Vec<u8> {
+        b"flood 100000".to_vec()
+    }
+    fn garbage(&self) -> Vec<u8> {
+        b"\0asm?".to_vec()
+    }
+}
+
+#[tokio::test]
+async fn the_fake_runtime_conforms() {
+    let dir = tempfile::tempdir().unwrap();
+    conformance::run(&Fake::new("wasm"), &FakePrograms, dir.path()).await;
+}
+
+fn buffer(most: usize) -> (LogSink, LogBuffer) {
+    LogBuffer::new(Arc::new(SystemClock::new()), most, 1)
+}
+
+#[tokio::test]
+async fn output_becomes_numbered_lines_and_the_rest_is_flushed_at_the_end() {
+    let (sink, buffer) = buffer(1000);
+    sink.write(LogStream::Stdout, b"one\r\ntw");
+    sink.write(LogStream::Stderr, b"oops\n");
+    sink.write(LogStream::Stdout, b"o\nrest\xff");
+    sink.close();
+    let lines = buffer.next().await;
+    let seen: Vec<_> = lines.iter().map(|line| (line.seq, line.stream.as_str(), line.message.as_str())).collect();
+    assert_eq!(
+        seen,
+        [(1, "stdout", "one"), (2, "stderr", "oops"), (3, "stdout", "two"), (4, "stdout", "rest\u{fffd}")]
+    );
+    assert!(buffer.next().await.is_empty(), "a closed and read log is at its end");
+}
+
+#[tokio::test]
+async fn what_is_over_the_limit_is_cut_and_counted() {
+    let (sink, buffer) = buffer(10);
+    sink.write(LogStream::Stderr, b"0123456789abc\n");
+    sink.close();
+    let lines = buffer.next().await;
+    assert_eq!(lines[0].message, "0123456789");
+    assert_eq!(lines[1].message, "stderr: 4 more bytes were not kept (limit 10)");
+}

@@ -1,0 +1,163 @@
+//! Starts, watches and stops everything.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+use tokio::sync::watch;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    Budget, Phase, Scope, TaskStatus,
+    scope::{Group, lock},
+};
+
+/// The task that ended the process.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("task {task} failed: {error}")]
+pub struct Failure {
+    /// `scope/task`.
+    pub task: String,
+    /// Its error.
+    pub error: String,
+}
+
+pub(crate) struct Shared {
+    pub(crate) tasks: Mutex<BTreeMap<u64, TaskStatus>>,
+    failure: watch::Sender<Option<Failure>>,
+    ids: AtomicU64,
+    ready: AtomicBool,
+    stopping: CancellationToken,
+}
+
+impl Shared {
+    pub(crate) fn next_id(&self) -> u64 {
+        self.ids.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub(crate) fn fail(&self, task: &str, error: &str) {
+        self.failure.send_if_modified(|first| {
+            let new = first.is_none();
+            if new {
+                *first = Some(Failure { task: task.to_owned(), error: error.to_owned() });
+            }
+            new
+        });
+    }
+}
+
+/// Owner of all scopes. Cheap to clone; one [`Supervisor::run`] ends them all.
+#[derive(Clone)]
+pub struct Supervisor {
+    groups: Arc<[(Phase, Arc<Group>)]>,
+    shared: Arc<Shared>,
+    budget: Budget,
+}
+
+impl Supervisor {
+    /// With the time that stopping may take.
+    pub fn new(budget: Budget) -> Self {
+        let group = |phase| {
+            let group = Group { tracker: TaskTracker::new(), token: CancellationToken::new() };
+            (phase, Arc::new(group))
+        };
+        Self {
+            groups: Phase::ALL.map(group).into(),
+            shared: Arc::new(Shared {
+                tasks: Mutex::default(),
+                failure: watch::Sender::new(None),
+                ids: AtomicU64::new(0),
+                ready: AtomicBool::new(false),
+                stopping: CancellationToken::new(),
+            }),
+            budget,
+        }
+    }
+
+    /// A scope of a phase.
+    pub fn scope(&self, phase: Phase, name: &str) -> Scope {
+        let group = self.groups.iter().find(|(its, _)| *its == phase).map(|(_, group)| group.clone());
+        let group = group.expect("every phase has a group");
+        Scope { name: name.into(), phase, group, shared: self.shared.clone() }
+    }
+
+    /// Everything that is supervised, with the failures of what ended badly.
+    pub fn tasks(&self) -> Vec<TaskStatus> {
+        lock(&self.shared.tasks).values().cloned().collect()
+    }
+
+    /// Says that the process can answer; told to systemd too.
+    pub fn ready(&self) {
+        self.shared.ready.store(true, Ordering::Release);
+        notify(&[sd_notify::NotifyState::Ready]);
+    }
+
+    /// True from [`Supervisor::ready`] until the process begins to stop.
+    pub fn is_ready(&self) -> bool {
+        self.shared.ready.load(Ordering::Acquire)
+    }
+
+    /// Cancelled as soon as the process begins to stop, before any phase does: streams that would never
+    /// end by themselves end on it.
+    pub fn stopping(&self) -> CancellationToken {
+        self.shared.stopping.clone()
+    }
+
+    /// Waits for `signal` or for a task whose failure ends the process, then stops phase by phase.
+    ///
+    /// # Errors
+    /// The task that ended the process.
+    pub async fn run(self, signal: impl Future<Output = ()>) -> Result<(), Failure> {
+        let mut failure = self.shared.failure.subscribe();
+        tokio::select! {
+            () = signal => tracing::info!("stopping"),
+            failed = failure.wait_for(Option::is_some) => drop(failed),
+        }
+        self.shared.ready.store(false, Ordering::Release);
+        self.shared.stopping.cancel();
+        notify(&[sd_notify::NotifyState::Stopping]);
+        for (phase, group) in self.groups.iter() {
+            self.stop_phase(*phase, group).await;
+        }
+        let failed = failure.borrow().clone();
+        failed.map_or(Ok(()), Err)
+    }
+
+    async fn stop_phase(&self, phase: Phase, group: &Group) {
+        group.tracker.close();
+        group.token.cancel();
+        if phase == Phase::Store {
+            group.tracker.wait().await;
+            return;
+        }
+        if tokio::time::timeout(self.budget.share(phase), group.tracker.wait()).await.is_err() {
+            let left: Vec<_> =
+                self.tasks().into_iter().filter(|task| task.phase == phase).map(|task| task.name).collect();
+            tracing::warn!(?phase, tasks = ?left, running = group.tracker.len(), "abandoned: did not stop in time");
+        }
+    }
+
+    /// Feeds systemd's watchdog for as long as the process lives, where there is one.
+    pub fn watchdog(&self) {
+        let Some(every) = sd_notify::watchdog_enabled() else { return };
+        self.scope(Phase::Store, "supervise").spawn("watchdog", crate::OnError::Log, move |stop| async move {
+            let mut tick = tokio::time::interval((every / 3).max(Duration::from_millis(100)));
+            loop {
+                tokio::select! {
+                    () = stop.cancelled() => return Ok(()),
+                    _ = tick.tick() => notify(&[sd_notify::NotifyState::Watchdog]),
+                }
+            }
+        });
+    }
+}
+
+fn notify(state: &[sd_notify::NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        tracing::warn!(%error, "the service manager does not listen");
+    }
+}
