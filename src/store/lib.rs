@@ -1,1 +1,28 @@
+//! Everything durable: records with revisions, and the log of their changes.
+//!
+//! ```text
+//!   Table<R> ──┐                 one queue, one committer            one engine transaction
+//!   Lease    ──┼─► Store::commit ═══════════════════════► commit_many ═════════════════════► disk, then ack
+//!   services ──┘   (guards + ops)   up to 256 batches      (memory, redb)                    └─► head moves
+//! ```
+//! Invariants: a batch is applied whole or not at all; each applied batch has its own revision, gapless and
+//! rising; its changes enter the log in the same transaction; nothing is acknowledged before it is on disk; a
+//! refused batch uses no revision and harms no neighbour.
 
+mod batch;
+mod commit;
+pub mod conformance;
+mod engine;
+mod error;
+mod memory;
+mod table;
+
+pub use batch::{MOST_KEY, MOST_VALUE, Batch, Change, ChangeItem, Conflict, Guard, Op, Record, Rev};
+pub use commit::Store;
+pub use engine::{Engine, Page};
+pub use error::Error;
+pub use memory::Memory;
+pub use table::{Keyed, Table, Versioned, decode, encode};
+
+#[cfg(test)]
+mod tests;

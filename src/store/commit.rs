@@ -1,0 +1,217 @@
+//! Group commit: one queue, one committer, one engine transaction for all batches that wait.
+
+use std::sync::Arc;
+use supervise::{OnError, Scope};
+use tokio::sync::{Mutex, mpsc, oneshot, watch};
+use types::LogId;
+
+use crate::{
+    Batch, Change, Conflict, Engine, Error, Op, Page, Record, Rev,
+    batch::{MOST_KEY, MOST_VALUE},
+};
+
+/// Batches that may wait; a full queue makes the writers wait, nothing is dropped.
+const QUEUE: usize = 4096;
+/// Batches in one engine transaction.
+const MOST_TOGETHER: usize = 256;
+/// Bytes of values in one engine transaction, beyond which the rest waits for the next.
+const MOST_BYTES_TOGETHER: usize = 32 << 20;
+
+type Waiting = (Batch, oneshot::Sender<Result<Result<Rev, Conflict>, Error>>);
+
+/// The front of an engine. Cheap to clone.
+#[derive(Clone)]
+pub struct Store {
+    engine: Arc<dyn Engine>,
+    queue: mpsc::Sender<Waiting>,
+    /// Set when a write failed in a way that leaves its outcome unknown.
+    failed: Arc<watch::Sender<Option<Error>>>,
+}
+
+impl Store {
+    /// Starts the committer in `scope`, which should be of the last phase to stop. A failed disk ends the
+    /// process through that scope.
+    pub fn start(engine: Arc<dyn Engine>, scope: &Scope) -> Self {
+        let (queue, waiting) = mpsc::channel(QUEUE);
+        let failed = Arc::new(watch::Sender::new(None));
+        let waiting = Arc::new(Mutex::new(waiting));
+        let store = Self { engine: engine.clone(), queue, failed: failed.clone() };
+        scope.spawn("commit", OnError::StopProcess, move |stop| {
+            let (engine, waiting, failed) = (engine.clone(), waiting.clone(), failed.clone());
+            async move {
+                let mut waiting = waiting.lock().await;
+                let ended = run(&*engine, &mut waiting, &stop).await;
+                if let Err(error) = &ended {
+                    failed.send_replace(Some(error.clone()));
+                }
+                waiting.close();
+                let closed = engine.close().await;
+                ended?;
+                Ok(closed?)
+            }
+        });
+        store
+    }
+
+    /// Applies a batch; when it returns, the changes are on disk.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] when a guard did not hold; otherwise see [`Error`].
+    pub async fn commit(&self, batch: Batch) -> Result<Rev, Error> {
+        check(&batch)?;
+        let (answer, wait) = oneshot::channel();
+        if self.queue.send((batch, answer)).await.is_err() {
+            return Err(self.closed());
+        }
+        match wait.await {
+            Ok(done) => Ok(done??),
+            Err(_) => Err(self.closed()),
+        }
+    }
+
+    fn closed(&self) -> Error {
+        self.failed.borrow().clone().unwrap_or(Error::Closed)
+    }
+
+    /// The record of a key.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn get(&self, key: &str) -> Result<Option<Record>, Error> {
+        self.engine.get(key).await
+    }
+
+    /// A page of records; see [`Engine::list`].
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Page, Error> {
+        self.engine.list(prefix, after, limit).await
+    }
+
+    /// Every record under a prefix, in pages, so that no call is unbounded; `rev` is that of the first page:
+    /// follow the changes from there and the result converges.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn scan(&self, prefix: &str, mut each: impl FnMut(Record)) -> Result<Rev, Error> {
+        const PAGE: usize = 1000;
+        let mut page = self.engine.list(prefix, None, PAGE).await?;
+        let rev = page.rev;
+        loop {
+            let full = page.records.len() == PAGE;
+            let last = page.records.last().map(|record| record.key.clone());
+            page.records.into_iter().for_each(&mut each);
+            match last {
+                Some(last) if full => page = self.engine.list(prefix, Some(&last), PAGE).await?,
+                _ => return Ok(rev),
+            }
+        }
+    }
+
+    /// Whole revisions after `after`; see [`Engine::changes`].
+    ///
+    /// # Errors
+    /// [`Error::Trimmed`] when the log begins later.
+    pub async fn changes(&self, after: Rev, limit: usize) -> Result<Vec<Change>, Error> {
+        self.engine.changes(after, limit).await
+    }
+
+    /// Forgets changes; see [`Engine::trim`].
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn trim(&self, upto: Rev) -> Result<(), Error> {
+        self.engine.trim(upto).await
+    }
+
+    /// See [`Engine::floor`].
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn floor(&self) -> Result<Rev, Error> {
+        self.engine.floor().await
+    }
+
+    /// The last committed revision.
+    pub fn head(&self) -> watch::Receiver<Rev> {
+        self.engine.head()
+    }
+
+    /// The identity of the change log.
+    pub fn log_id(&self) -> LogId {
+        self.engine.log_id()
+    }
+
+    /// The failure that ended writing, if any; for readiness.
+    pub fn failure(&self) -> Option<Error> {
+        self.failed.borrow().clone()
+    }
+}
+
+/// Limits that no engine need check again.
+fn check(batch: &Batch) -> Result<(), Error> {
+    for op in &batch.ops {
+        let (key, value) = match op {
+            Op::Put(key, value) => (key, value.len()),
+            Op::Delete(key) => (key, 0),
+        };
+        if key.is_empty() || key.len() > MOST_KEY {
+            return Err(Error::TooLarge(format!("a key of {} bytes; 1 to {MOST_KEY} are allowed", key.len())));
+        }
+        if value > MOST_VALUE {
+            return Err(Error::TooLarge(format!("{key}: a value of {value} bytes; {MOST_VALUE} are allowed")));
+        }
+    }
+    Ok(())
+}
+
+async fn run(engine: &dyn Engine, waiting: &mut mpsc::Receiver<Waiting>, stop: &supervise::Stop) -> Result<(), Error> {
+    let mut next = Vec::with_capacity(MOST_TOGETHER);
+    loop {
+        tokio::select! {
+            biased;
+            got = waiting.recv() => match got {
+                Some(first) => next.push(first),
+                None => return Ok(()),
+            },
+            // What was queued before the stop is still written: the queue is looked at first.
+            () = stop.cancelled() => return Ok(()),
+        }
+        let mut bytes = size(&next);
+        while next.len() < MOST_TOGETHER && bytes < MOST_BYTES_TOGETHER {
+            let Ok(more) = waiting.try_recv() else { break };
+            bytes += size(std::slice::from_ref(&more));
+            next.push(more);
+        }
+        commit(engine, &mut next).await?;
+    }
+}
+
+fn size(waiting: &[Waiting]) -> usize {
+    let ops = waiting.iter().flat_map(|(batch, _)| &batch.ops);
+    ops.map(|op| if let Op::Put(_, value) = op { value.len() } else { 0 }).sum()
+}
+
+/// Commits what is in `next`, leaves it empty, and tells every waiter. Only an unknown outcome is an error.
+async fn commit(engine: &dyn Engine, next: &mut Vec<Waiting>) -> Result<(), Error> {
+    let (batches, answers): (Vec<_>, Vec<_>) = next.drain(..).unzip();
+    match engine.commit_many(batches).await {
+        Ok(done) => {
+            for (answer, result) in answers.into_iter().zip(done) {
+                // A waiter that has gone away does not want to know.
+                drop(answer.send(Ok(result)));
+            }
+            Ok(())
+        }
+        Err(error) => {
+            for answer in answers {
+                drop(answer.send(Err(error.clone())));
+            }
+            match error {
+                Error::Full { .. } | Error::TooLarge(_) => Ok(()),
+                error => Err(error),
+            }
+        }
+    }
+}

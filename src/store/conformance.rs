@@ -1,0 +1,1 @@
+//! What every engine must do, as a suite that each one runs.

@@ -1,0 +1,49 @@
+//! What an engine must do; `conformance` checks it.
+
+use async_trait::async_trait;
+use tokio::sync::watch;
+use types::LogId;
+
+use crate::{Batch, Change, Conflict, Error, Record, Rev};
+
+/// A page of records in the order of their keys, all of one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Page {
+    /// The revision of that moment.
+    pub rev: Rev,
+    /// The records.
+    pub records: Vec<Record>,
+}
+
+/// Where records live. Implementations are used through [`crate::Store`], which batches writes.
+#[async_trait]
+pub trait Engine: Send + Sync + 'static {
+    /// The record of a key.
+    async fn get(&self, key: &str) -> Result<Option<Record>, Error>;
+
+    /// Up to `limit` records whose key begins with `prefix` and comes after `after`.
+    async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Page, Error>;
+
+    /// Applies batches in order, each whole or not at all and each with its own revision, and has them all on
+    /// disk when it returns. An error means that the outcome of all of them is unknown, except
+    /// [`Error::Full`] and [`Error::TooLarge`], which promise that nothing happened.
+    async fn commit_many(&self, batches: Vec<Batch>) -> Result<Vec<Result<Rev, Conflict>>, Error>;
+
+    /// Whole revisions after `after`, in order, about `limit` of them at most (at least one if there is any).
+    async fn changes(&self, after: Rev, limit: usize) -> Result<Vec<Change>, Error>;
+
+    /// Forgets the changes up to and including `upto`; the records stay.
+    async fn trim(&self, upto: Rev) -> Result<(), Error>;
+
+    /// The last revision before the oldest change that is kept.
+    async fn floor(&self) -> Result<Rev, Error>;
+
+    /// The last committed revision; moves after the commit is on disk.
+    fn head(&self) -> watch::Receiver<Rev>;
+
+    /// The identity of this change log.
+    fn log_id(&self) -> LogId;
+
+    /// Flushes and lets go of the files. Later calls answer [`Error::Closed`].
+    async fn close(&self) -> Result<(), Error>;
+}

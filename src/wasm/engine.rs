@@ -1,0 +1,118 @@
+//! How wasmer is set up: the features guests may use, the compiling engine of the child, and one headless
+//! engine per loaded module.
+//!
+//! An engine never gives code memory back before it is dropped, so a module owns its engine: forgetting the
+//! module frees its code.
+
+use wasmer::{
+    Engine, Module,
+    sys::{CompilerConfig, Cranelift, CpuFeature, CraneliftOptLevel, EngineBuilder, Features, NativeEngineExt},
+};
+use wasmparser::WasmFeatures;
+
+use crate::stop;
+
+/// What guests may use of WebAssembly. Off are: threads (an endless `memory.atomic.wait` cannot be stopped),
+/// exceptions (each throw keeps a backtrace that no limit counts), memory64 and tail calls (not supported).
+pub(crate) fn features() -> Features {
+    let mut features = Features::none();
+    features.reference_types(true).bulk_memory(true).multi_value(true).simd(true).relaxed_simd(true);
+    features.multi_memory(true).extended_const(true);
+    features
+}
+
+/// The same as [`features`] for the validator.
+pub(crate) fn validator_features() -> WasmFeatures {
+    WasmFeatures::FLOATS
+        | WasmFeatures::GC_TYPES
+        | WasmFeatures::MUTABLE_GLOBAL
+        | WasmFeatures::SATURATING_FLOAT_TO_INT
+        | WasmFeatures::SIGN_EXTENSION
+        | WasmFeatures::REFERENCE_TYPES
+        | WasmFeatures::BULK_MEMORY
+        | WasmFeatures::MULTI_VALUE
+        | WasmFeatures::SIMD
+        | WasmFeatures::RELAXED_SIMD
+        | WasmFeatures::MULTI_MEMORY
+        | WasmFeatures::EXTENDED_CONST
+}
+
+/// Everything a compiled artifact depends on besides the module; part of every artifact's header.
+pub(crate) fn settings() -> String {
+    let cpu: Vec<String> = CpuFeature::for_host().iter().map(|feature| format!("{feature:?}")).collect();
+    format!(
+        "wasmer={};compiler=cranelift;opt=speed;os={};arch={};cpu={};stop={};features=1",
+        version(),
+        std::env::consts::OS,
+        std::env::consts::ARCH,
+        cpu.join("+"),
+        stop::VERSION,
+    )
+}
+
+/// Version of wasmer.
+pub(crate) fn version() -> &'static str {
+    wasmer::VERSION
+}
+
+/// Compiles a module with the stop flag in it. Takes as much memory and time as it takes: only the limited
+/// child and the self-test (with its own tiny module) call this.
+pub(crate) fn compile(wasm: &[u8]) -> Result<Vec<u8>, String> {
+    let mut compiler = Cranelift::new();
+    compiler.opt_level(CraneliftOptLevel::Speed);
+    // One thread: the limits of memory and processor time mean the same on every machine.
+    compiler.num_threads(std::num::NonZero::<usize>::MIN);
+    compiler.push_middleware(std::sync::Arc::new(stop::StopFlag::default()));
+    let engine: Engine = EngineBuilder::new(compiler).set_features(Some(features())).engine().into();
+    let module = Module::new(&engine, wasm).map_err(|error| error.to_string())?;
+    module.serialize().map(|bytes| bytes.to_vec()).map_err(|error| error.to_string())
+}
+
+/// A compiled module in memory, ready to be instantiated.
+pub(crate) struct Loaded {
+    // Dropped before its engine, which owns the code.
+    module: Module,
+    engine: Engine,
+    /// Bytes of the artifact: what it counts in the cache.
+    pub(crate) size: usize,
+}
+
+impl std::fmt::Debug for Loaded {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Loaded").field("size", &self.size).finish_non_exhaustive()
+    }
+}
+
+impl Loaded {
+    /// Loads what [`compile`] made.
+    ///
+    /// # Safety
+    /// The bytes are machine code: they must be exactly what [`compile`] returned on a machine with the same
+    /// [`settings`]. The cache proves that by checksum before it calls this.
+    #[expect(unsafe_code, reason = "loads machine code; the contract is handed on to the caller")]
+    pub(crate) unsafe fn new(artifact: Vec<u8>) -> Result<Self, String> {
+        let engine = Engine::headless();
+        let size = artifact.len();
+        // SAFETY: the caller's promise.
+        let module = unsafe { Module::deserialize(&engine, artifact) }.map_err(|error| error.to_string())?;
+        Ok(Self { module, engine, size })
+    }
+
+    /// The module.
+    pub(crate) fn module(&self) -> &Module {
+        &self.module
+    }
+
+    /// Its engine: a clone shares the code and may have tunables of its own.
+    pub(crate) fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// Bytes of memory and tables that an instance has from the first moment.
+    pub(crate) fn initial_bytes(&self) -> u64 {
+        let info = self.module.info();
+        let memories = info.memories.values().map(|memory| memory.minimum.bytes().0 as u64);
+        let tables = info.tables.values().map(|table| u64::from(table.minimum) * crate::budget::TABLE_ELEMENT_BYTES);
+        memories.chain(tables).fold(0, u64::saturating_add)
+    }
+}
