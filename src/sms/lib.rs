@@ -1,1 +1,129 @@
+//! The control plane: nodes, tasks, files, executions, and the events of all of them.
+//!
+//! ```text
+//!   REST ──► gateway.rs ─┐                                   ┌─► store: records + change log
+//!   gRPC ──► */grpc.rs ──┼─► nodes · tasks · files · executions ─┤
+//!   agent ─► control.rs ─┘        (one service each)         └─◄ bus: mirrors, events, work lists
+//! ```
+//! Every feature folder has the same files: `service` decides, `records` says what is stored, `http` and `grpc`
+//! translate. A write is acknowledged when it is on disk and visible to the next read.
 
+mod control;
+pub mod events;
+pub mod executions;
+pub mod files;
+mod gateway;
+pub mod nodes;
+pub mod tasks;
+
+use axum::Router;
+use bus::Bus;
+use std::{path::PathBuf, sync::Arc, time::Duration};
+use store::Store;
+use supervise::{Phase, Supervisor};
+use types::{Clock, Fault};
+
+/// What the registry is built from.
+pub struct Deps {
+    /// Its records.
+    pub store: Store,
+    /// Follows that store.
+    pub bus: Bus,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Where files and logs lie; exists and is locked.
+    pub data_dir: PathBuf,
+    /// Settings.
+    pub config: Config,
+}
+
+/// Settings of the registry.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Silence after which a node is offline.
+    pub heartbeat_timeout: Duration,
+    /// Period of the sweep that looks for silent nodes.
+    pub cleanup_interval: Duration,
+    /// Time offline after which a node is removed.
+    pub remove_after: Duration,
+    /// Pace of heartbeats told to agents; at most a third of the timeout.
+    pub heartbeat_interval: Duration,
+    /// Bytes of an uploaded file.
+    pub max_upload_bytes: u64,
+    /// Bytes of log kept per execution.
+    pub execution_log_max_bytes: u64,
+    /// Finished executions kept per task.
+    pub executions_kept_per_task: usize,
+    /// Longest wait of a synchronous run.
+    pub sync_wait: Duration,
+    /// Serve `/swagger-ui/` and `/api/openapi.json`?
+    pub enable_swagger: bool,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            heartbeat_timeout: Duration::from_secs(90),
+            cleanup_interval: Duration::from_secs(30),
+            remove_after: Duration::from_secs(24 * 3600),
+            heartbeat_interval: Duration::from_secs(10),
+            max_upload_bytes: 64 << 20,
+            execution_log_max_bytes: 10 << 20,
+            executions_kept_per_task: 1000,
+            sync_wait: Duration::from_secs(60),
+            enable_swagger: true,
+        }
+    }
+}
+
+/// A running registry.
+#[derive(Clone)]
+pub struct Sms {
+    pub(crate) nodes: Arc<nodes::Service>,
+    pub(crate) tasks: Arc<tasks::Service>,
+    pub(crate) files: Arc<files::Service>,
+    pub(crate) executions: Arc<executions::Service>,
+    pub(crate) bus: Bus,
+    pub(crate) config: Arc<Config>,
+    pub(crate) clock: Arc<dyn Clock>,
+    /// Cancelled when the process begins to stop: endless streams end on it.
+    pub(crate) stopping: supervise::Stop,
+}
+
+impl Sms {
+    /// Builds the services and starts their background work under `supervisor`.
+    ///
+    /// # Errors
+    /// When the store or the data directory cannot be read.
+    pub async fn start(deps: Deps, supervisor: &Supervisor) -> Result<Self, Fault> {
+        let scope = supervisor.scope(Phase::Work, "sms");
+        let config = Arc::new(deps.config);
+        let (store, bus, clock) = (deps.store, deps.bus, deps.clock);
+        let nodes = nodes::Service::start(&store, &bus, clock.clone(), config.clone(), &scope).await?;
+        let files = files::Service::open(&store, clock.clone(), &config, deps.data_dir.join("files")).await?;
+        let logs = deps.data_dir.join("logs");
+        let executions =
+            executions::Service::start(&store, &bus, clock.clone(), config.clone(), logs, nodes.clone(), &scope).await?;
+        let tasks = tasks::Service::start(&store, &bus, clock.clone(), executions.clone(), &scope).await?;
+        let stopping = supervisor.stopping();
+        Ok(Self { nodes, tasks, files, executions, bus, config, clock, stopping })
+    }
+
+    /// What agents in this process use.
+    pub fn control(&self) -> Arc<dyn api::Control> {
+        Arc::new(control::LocalControl::new(self.clone()))
+    }
+
+    /// The REST routes, with OpenAPI and Swagger when enabled; health routes are the caller's.
+    pub fn http(&self) -> Router {
+        gateway::http(self)
+    }
+
+    /// The gRPC routes with health and reflection.
+    ///
+    /// # Errors
+    /// When the descriptors compiled in are broken.
+    pub fn grpc(&self) -> Result<Router, Fault> {
+        gateway::grpc(self)
+    }
+}

@@ -22,7 +22,8 @@ pub use commit::Store;
 pub use engine::{Engine, Page};
 pub use error::Error;
 pub use memory::Memory;
-pub use table::{Keyed, Table, Versioned, decode, encode};
+pub use table::{Table, Versioned, decode, encode};
+pub use types::Keyed;
 
 #[cfg(test)]
 mod tests;

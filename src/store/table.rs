@@ -1,24 +1,11 @@
 //! Typed records: JSON values under a prefix, with read-guard-retry updates.
 
 use bytes::Bytes;
-use serde::{Serialize, de::DeserializeOwned};
+use serde::de::DeserializeOwned;
 use std::marker::PhantomData;
+use types::Keyed;
 
 use crate::{Batch, Error, Guard, Record, Rev, Store};
-
-/// A type of record: where its records live and what names one.
-pub trait Keyed: Serialize + DeserializeOwned + Clone + Send + Sync + 'static {
-    /// `task/`, with the slash.
-    const PREFIX: &'static str;
-
-    /// The rest of the key.
-    fn id(&self) -> String;
-
-    /// The whole key.
-    fn key(&self) -> String {
-        format!("{}{}", Self::PREFIX, self.id())
-    }
-}
 
 /// A record with the revision that changed it last.
 #[derive(Clone, Debug, PartialEq, Eq)]

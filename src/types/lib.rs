@@ -9,6 +9,7 @@ pub mod execution;
 pub mod fault;
 pub mod file;
 pub mod id;
+pub mod keyed;
 pub mod node;
 pub mod task;
 
@@ -17,6 +18,7 @@ pub use execution::{Assignment, AssignmentKind, Execution, ExecutionStatus, LogL
 pub use fault::{ErrorKind, Fault, FieldError};
 pub use file::FileRecord;
 pub use id::{ExecutionId, FileId, LogId, NodeId, TaskId};
+pub use keyed::Keyed;
 pub use node::{Liveness, Node, NodeResource};
 pub use task::{Executable, ExecutableType, Task, TaskPriority, TaskStatus};
 

@@ -13,12 +13,128 @@
 //! The start function is moved aside too: it becomes an export that is called after the flag is armed, so no
 //! guest code runs before it can be stopped, nor before its memory can be found.
 
-use std::sync::OnceLock;
+use std::sync::{
+    OnceLock,
+    atomic::{AtomicI32, Ordering},
+};
 use wasmer::{
-    ExportIndex, GlobalInit, GlobalType, Mutability, Type,
+    AsStoreMut, ExportIndex, GlobalInit, GlobalType, LocalFunctionIndex, ModuleInfo, Mutability, Store, Type,
     sys::{
         FunctionMiddleware, MiddlewareError, MiddlewareReaderState, ModuleMiddleware,
         wasmparser::{BlockType, Operator},
     },
-    wasmparser as _,
 };
+
+/// Part of every artifact's header: raise it when the code that is put in changes.
+pub(crate) const VERSION: u32 = 1;
+
+/// The start function's name as an export. Guests that export this name themselves are refused.
+pub(crate) const START: &str = "\0start";
+
+/// Indices of the flag and the sink.
+#[derive(Clone, Copy, Debug)]
+struct Globals {
+    flag: u32,
+    sink: u32,
+}
+
+/// The middleware of one compilation.
+#[derive(Debug, Default)]
+pub(crate) struct StopFlag {
+    globals: OnceLock<Globals>,
+}
+
+impl ModuleMiddleware for StopFlag {
+    fn generate_function_middleware<'a>(
+        &self,
+        _function: LocalFunctionIndex,
+    ) -> Box<dyn FunctionMiddleware<'a> + 'a> {
+        Box::new(Checks { globals: self.globals.get().copied(), entered: false })
+    }
+
+    fn transform_module_info(&self, info: &mut ModuleInfo) -> Result<(), MiddlewareError> {
+        let mut append = || {
+            info.global_initializers.push(GlobalInit::I32Const(0));
+            info.globals.push(GlobalType::new(Type::I32, Mutability::Var)).as_u32()
+        };
+        let globals = Globals { flag: append(), sink: append() };
+        self.globals.set(globals).map_err(|_| MiddlewareError::new("stop", "used for a second module"))?;
+        if let Some(start) = info.start_function.take()
+            && info.exports.insert(START.to_owned(), ExportIndex::Function(start)).is_some()
+        {
+            return Err(MiddlewareError::new("stop", "an export has a reserved name"));
+        }
+        Ok(())
+    }
+}
+
+/// Puts the checks into one function.
+#[derive(Debug)]
+struct Checks {
+    globals: Option<Globals>,
+    entered: bool,
+}
+
+impl<'a> FunctionMiddleware<'a> for Checks {
+    fn feed(
+        &mut self,
+        operator: Operator<'a>,
+        state: &mut MiddlewareReaderState<'a>,
+    ) -> Result<(), MiddlewareError> {
+        let globals =
+            self.globals.ok_or_else(|| MiddlewareError::new("stop", "the module was not prepared for its checks"))?;
+        if !self.entered {
+            self.entered = true;
+            check(globals, state);
+        }
+        let is_loop = matches!(operator, Operator::Loop { .. });
+        state.push_operator(operator);
+        if is_loop {
+            check(globals, state);
+        }
+        Ok(())
+    }
+}
+
+fn check(globals: Globals, state: &mut MiddlewareReaderState<'_>) {
+    state.extend([
+        Operator::GlobalGet { global_index: globals.flag },
+        Operator::If { blockty: BlockType::Empty },
+        Operator::Unreachable,
+        Operator::End,
+        Operator::I32Const { value: 0 },
+        Operator::GlobalSet { global_index: globals.sink },
+    ]);
+}
+
+/// The address of one instance's flag. Valid while the instance's store lives; `control.rs` sees to that.
+#[derive(Debug)]
+pub(crate) struct Flag(*const AtomicI32);
+
+// SAFETY: the pointer is only used for atomic stores, and only while the instance lives (see `Control`).
+#[expect(unsafe_code, reason = "an address that another thread stores to")]
+unsafe impl Send for Flag {}
+
+impl Flag {
+    /// Finds the flag of the one instance in a store.
+    pub(crate) fn find(store: &mut Store) -> Option<Self> {
+        // A store holds one instance and no host globals, and the flag is the last but one of the instance's.
+        let objects = store.objects_mut().as_sys();
+        let count = objects.iter_globals().len();
+        let flag = objects.iter_globals().nth(count.checked_sub(2)?)?;
+        let expected = GlobalType::new(Type::I32, Mutability::Var);
+        (*flag.ty() == expected).then(|| Self(flag.vmglobal().as_ptr().cast::<AtomicI32>().cast_const()))
+    }
+
+    /// Raises it.
+    ///
+    /// # Safety
+    /// The store in which it was found must still exist.
+    #[expect(unsafe_code, reason = "stores into the instance's own memory")]
+    pub(crate) unsafe fn raise(&self) {
+        // SAFETY: the definition of a global is 16 bytes, aligned, inside the instance, which lives by the
+        // caller's promise; generated code reads it as a plain i32, which on every supported target is the
+        // same access as a relaxed atomic one.
+        unsafe { (*self.0).store(1, Ordering::Release) }
+    }
+}

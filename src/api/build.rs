@@ -1,0 +1,25 @@
+//! Compiles ../../proto without protoc and keeps the descriptors for gRPC reflection.
+
+use prost::Message;
+use std::{env, error::Error, fs, path::PathBuf};
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let proto = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../proto");
+    println!("cargo:rerun-if-changed={}", proto.display());
+    let files = [
+        "sms/node.proto",
+        "sms/task.proto",
+        "spearlet/object.proto",
+        "spear/v1/execution.proto",
+        "spear/v1/agent.proto",
+    ];
+    let descriptors = protox::compile(files, [&proto])?;
+    #[expect(clippy::disallowed_methods, reason = "cargo tells a build script its output directory this way")]
+    let out = PathBuf::from(env::var("OUT_DIR")?);
+    fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
+    tonic_prost_build::configure()
+        .bytes(".")
+        .build_transport(false)
+        .compile_fds(descriptors)?;
+    Ok(())
+}

@@ -1,0 +1,116 @@
+//! One running call as others see it: who may stop it, and why it was stopped.
+//!
+//! ```text
+//!   deadline (watchdog) ─┐
+//!   caller's cancel      ├─► stop(why) ──► first reason kept ─► flag raised, sleeping host calls woken
+//!   future dropped       │                                      (at once, or when the flag is armed)
+//!   output over limit   ─┘
+//! ```
+//! The flag is written under the same lock under which it is disarmed, and it is disarmed before its store is
+//! dropped: nobody ever writes to an instance that is gone.
+
+use std::{
+    sync::{
+        Condvar, Mutex, MutexGuard,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+use types::Reason;
+
+use crate::{input::Input, stop::Flag};
+
+/// Why a call was stopped from outside.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Stopped {
+    /// Which wall.
+    pub(crate) reason: Reason,
+    /// In a sentence.
+    pub(crate) message: String,
+}
+
+#[derive(Debug, Default)]
+struct Gate {
+    stopped: Option<Stopped>,
+    flag: Option<Flag>,
+}
+
+/// The handle of one call.
+#[derive(Debug, Default)]
+pub(crate) struct Control {
+    gate: Mutex<Gate>,
+    fast: AtomicBool,
+    sleep: Condvar,
+    /// Standard input; woken with everything else.
+    pub(crate) input: Input,
+}
+
+impl Control {
+    fn lock(&self) -> MutexGuard<'_, Gate> {
+        self.gate.lock().unwrap_or_else(|broken| broken.into_inner())
+    }
+
+    /// Stops the call. The first reason counts.
+    #[expect(unsafe_code, reason = "raises the flag inside the instance")]
+    pub(crate) fn stop(&self, reason: Reason, message: impl Into<String>) {
+        let mut gate = self.lock();
+        if gate.stopped.is_none() {
+            gate.stopped = Some(Stopped { reason, message: message.into() });
+        }
+        self.fast.store(true, Ordering::Release);
+        if let Some(flag) = &gate.flag {
+            // SAFETY: an armed flag belongs to a living store: `Armed` takes it away, under this lock, first.
+            unsafe { flag.raise() }
+        }
+        drop(gate);
+        self.sleep.notify_all();
+        self.input.wake();
+    }
+
+    /// Has somebody stopped it?
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.fast.load(Ordering::Acquire)
+    }
+
+    /// Why it was stopped.
+    pub(crate) fn stopped(&self) -> Option<Stopped> {
+        self.lock().stopped.clone()
+    }
+
+    /// Arms the flag of the call's instance; disarmed when the guard is dropped, which must be before the store.
+    #[expect(unsafe_code, reason = "raises the flag inside the instance")]
+    pub(crate) fn arm(&self, flag: Flag) -> Armed<'_> {
+        let mut gate = self.lock();
+        if gate.stopped.is_some() {
+            // SAFETY: the caller has just found it in its store.
+            unsafe { flag.raise() }
+        }
+        gate.flag = Some(flag);
+        Armed(self)
+    }
+
+    /// Sleeps until a moment, or until the call is stopped.
+    pub(crate) fn sleep_until(&self, until: Option<Instant>) {
+        let mut gate = self.lock();
+        while gate.stopped.is_none() {
+            let left = until.map_or(Duration::from_secs(3600), |until| until.saturating_duration_since(Instant::now()));
+            if left.is_zero() {
+                return;
+            }
+            gate = match self.sleep.wait_timeout(gate, left) {
+                Ok((gate, _)) => gate,
+                Err(broken) => broken.into_inner().0,
+            };
+        }
+    }
+}
+
+/// While this lives the flag can be raised.
+#[derive(Debug)]
+pub(crate) struct Armed<'a>(&'a Control);
+
+impl Drop for Armed<'_> {
+    fn drop(&mut self) {
+        self.0.lock().flag = None;
+    }
+}

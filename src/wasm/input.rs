@@ -1,0 +1,129 @@
+//! Standard input of a guest: a bounded queue from an async stream to a thread that reads.
+//!
+//! ```text
+//!   body ─ next().await ─► push().await ──► [pieces, at most MOST_QUEUED bytes + one piece] ──► read()  guest's thread
+//!                            waits for room                                       waits for bytes, end, stop
+//! ```
+
+use bytes::{Buf, Bytes};
+use std::{
+    collections::VecDeque,
+    sync::{Condvar, Mutex, MutexGuard},
+    time::Instant,
+};
+use tokio::sync::Notify;
+
+/// Bytes in the queue over which the async side waits.
+const MOST_QUEUED: usize = 256 * 1024;
+
+#[derive(Debug, Default)]
+struct State {
+    pieces: VecDeque<Bytes>,
+    queued: usize,
+    ended: bool,
+}
+
+/// The queue.
+#[derive(Debug, Default)]
+pub(crate) struct Input {
+    state: Mutex<State>,
+    readable: Condvar,
+    room: Notify,
+}
+
+/// What a read found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Read {
+    /// That many bytes.
+    Bytes(usize),
+    /// Nothing more will come.
+    End,
+    /// Nothing yet.
+    Nothing,
+}
+
+impl Input {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(|broken| broken.into_inner())
+    }
+
+    /// Adds a piece; waits for room first.
+    pub(crate) async fn push(&self, piece: Bytes) {
+        if piece.is_empty() {
+            return;
+        }
+        loop {
+            let room = self.room.notified();
+            {
+                let mut state = self.lock();
+                if state.queued < MOST_QUEUED {
+                    state.queued += piece.len();
+                    state.pieces.push_back(piece);
+                    drop(state);
+                    self.readable.notify_all();
+                    return;
+                }
+            }
+            room.await;
+        }
+    }
+
+    /// Nothing more will come.
+    pub(crate) fn end(&self) {
+        self.lock().ended = true;
+        self.readable.notify_all();
+    }
+
+    /// Wakes whoever waits, to look for a stop.
+    pub(crate) fn wake(&self) {
+        // Taking the lock closes the gap between a reader's look at the stop and its wait.
+        drop(self.lock());
+        self.readable.notify_all();
+    }
+
+    /// Takes what is there, without waiting.
+    pub(crate) fn read(&self, into: &mut [u8]) -> Read {
+        let mut state = self.lock();
+        let mut done = 0;
+        while let Some(rest) = into.get_mut(done..).filter(|rest| !rest.is_empty()) {
+            let Some(piece) = state.pieces.front_mut() else { break };
+            let count = piece.len().min(rest.len());
+            piece.copy_to_slice(rest.get_mut(..count).unwrap_or_default());
+            if piece.is_empty() {
+                state.pieces.pop_front();
+            }
+            done += count;
+        }
+        state.queued = state.queued.saturating_sub(done);
+        let ended = state.ended && state.pieces.is_empty();
+        drop(state);
+        self.room.notify_one();
+        match done {
+            0 if ended => Read::End,
+            0 => Read::Nothing,
+            done => Read::Bytes(done),
+        }
+    }
+
+    /// Bytes that can be read at once; `None` at the end.
+    pub(crate) fn ready(&self) -> Option<usize> {
+        let state = self.lock();
+        (!state.ended || state.queued > 0).then_some(state.queued)
+    }
+
+    /// Waits until something can be read, the end is known, `stopped` says so, or the moment has come.
+    pub(crate) fn wait(&self, until: Option<Instant>, stopped: impl Fn() -> bool) {
+        let mut state = self.lock();
+        while state.queued == 0 && !state.ended && !stopped() {
+            let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+            if left.is_some_and(|left| left.is_zero()) {
+                return;
+            }
+            let left = left.unwrap_or(std::time::Duration::from_secs(3600));
+            state = match self.readable.wait_timeout(state, left) {
+                Ok((state, _)) => state,
+                Err(broken) => broken.into_inner().0,
+            };
+        }
+    }
+}

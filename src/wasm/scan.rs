@@ -1,0 +1,280 @@
+//! What is looked at before a module is compiled: is it a core module, is it valid, is it of a size that real
+//! programs have, and can this runtime give it what it imports?
+//!
+//! The limits turn away absurd modules in milliseconds; they are wide enough for the largest real programs
+//! that were tried (a JavaScript engine in C, a bundler of 14 MB in Go). Bombs that stay below them meet the
+//! limits of the compiling process.
+
+use runtime::InvokeError;
+use types::Reason;
+use wasmparser::{
+    CompositeInnerType, Encoding, ExternalKind, FuncType, FuncValidatorAllocations, Operator, Parser, Payload, TypeRef,
+    ValType, Validator,
+};
+
+use crate::{engine, host, stop};
+
+const MOST_TYPES: u32 = 50_000;
+const MOST_FUNCTIONS: u32 = 300_000;
+const MOST_IMPORTS: u32 = 1_000;
+const MOST_EXPORTS: u32 = 50_000;
+const MOST_GLOBALS: u32 = 100_000;
+const MOST_TABLES: u32 = 64;
+const MOST_MEMORIES: u32 = 16;
+const MOST_SEGMENTS: u32 = 100_000;
+const MOST_CUSTOM_SECTIONS: u32 = 1_000;
+const MOST_LOCALS: u32 = 10_000;
+const MOST_BODY_BYTES: usize = 4 << 20;
+const MOST_NESTING: u32 = 50_000;
+const MOST_BRANCHES: u32 = 200_000;
+
+/// Unmet imports named in a message.
+const MOST_NAMED: usize = 5;
+/// Characters of a foreign name in a message.
+const MOST_NAME: usize = 60;
+
+fn refuse(message: impl Into<String>) -> InvokeError {
+    InvokeError::new(Reason::InvalidModule, message)
+}
+
+/// A name from a module for a message: clipped and without control characters.
+pub(crate) fn clip(name: &str) -> String {
+    let mut text: String = name.chars().take(MOST_NAME).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
+    if name.chars().nth(MOST_NAME).is_some() {
+        text.push('…');
+    }
+    text
+}
+
+/// Looks at a module.
+///
+/// # Errors
+/// [`Reason::InvalidModule`] with what is wrong, in one line.
+pub fn scan(wasm: &[u8]) -> Result<(), InvokeError> {
+    header(wasm)?;
+    let mut scan = Scan::default();
+    let mut validator = Validator::new_with_features(engine::validator_features());
+    let mut allocations = FuncValidatorAllocations::default();
+    for payload in Parser::new(0).parse_all(wasm) {
+        let payload = payload.map_err(invalid)?;
+        scan.before(&payload)?;
+        match validator.payload(&payload).map_err(invalid)? {
+            wasmparser::ValidPayload::Func(function, body) => {
+                scan.body(&body)?;
+                let mut function = function.into_validator(allocations);
+                function.validate(&body).map_err(invalid)?;
+                allocations = function.into_allocations();
+            }
+            wasmparser::ValidPayload::Ok | wasmparser::ValidPayload::Parser(_) | wasmparser::ValidPayload::End(_) => {}
+        }
+        scan.after(payload)?;
+    }
+    scan.verdict()
+}
+
+fn invalid(error: wasmparser::BinaryReaderError) -> InvokeError {
+    refuse(format!("not a valid module: {} (at byte {})", clip(error.message()), error.offset()))
+}
+
+/// The first eight bytes tell a core module from a component and from everything else.
+fn header(wasm: &[u8]) -> Result<(), InvokeError> {
+    let Some((magic, rest)) = wasm.split_first_chunk::<4>() else {
+        return Err(refuse(format!("not a WebAssembly module: only {} bytes", wasm.len())));
+    };
+    if magic != b"\0asm" {
+        let hint = if wasm.trim_ascii_start().starts_with(b"(") {
+            "; it looks like the text format, which `spear` translates when a file is uploaded"
+        } else {
+            ""
+        };
+        return Err(refuse(format!("not a WebAssembly module: it does not begin with \\0asm{hint}")));
+    }
+    match rest.first_chunk::<4>() {
+        Some([1, 0, 0, 0]) => Ok(()),
+        Some([_, _, 1, 0]) => Err(refuse("a component; this build runs core modules")),
+        Some(version) => Err(refuse(format!("version {} of the format; this build knows 1", u32::from_le_bytes(*version)))),
+        None => Err(refuse("not a WebAssembly module: it ends within its header")),
+    }
+}
+
+fn at_most(what: &str, count: u32, most: u32) -> Result<(), InvokeError> {
+    if count > most {
+        return Err(refuse(format!("{count} {what}; the limit is {most}")));
+    }
+    Ok(())
+}
+
+#[derive(Default)]
+struct Scan {
+    types: Vec<Option<FuncType>>,
+    /// Type of every function, imported ones first.
+    functions: Vec<u32>,
+    custom_sections: u32,
+    imports_host: bool,
+    unmet: Vec<String>,
+    unmet_more: usize,
+    wasix: Option<String>,
+    start_export: Option<u32>,
+    memory_export: bool,
+    saw_start_of_other_kind: bool,
+    reserved: bool,
+}
+
+impl Scan {
+    /// Counts of sections, before anything is allocated for them.
+    fn before(&mut self, payload: &Payload<'_>) -> Result<(), InvokeError> {
+        match payload {
+            Payload::Version { encoding: Encoding::Component, .. } => {
+                Err(refuse("a component; this build runs core modules"))
+            }
+            Payload::TypeSection(section) => at_most("types", section.count(), MOST_TYPES),
+            Payload::ImportSection(section) => at_most("imports", section.count(), MOST_IMPORTS),
+            Payload::FunctionSection(section) => at_most("functions", section.count(), MOST_FUNCTIONS),
+            Payload::TableSection(section) => at_most("tables", section.count(), MOST_TABLES),
+            Payload::MemorySection(section) => at_most("memories", section.count(), MOST_MEMORIES),
+            Payload::GlobalSection(section) => at_most("globals", section.count(), MOST_GLOBALS),
+            Payload::ExportSection(section) => at_most("exports", section.count(), MOST_EXPORTS),
+            Payload::ElementSection(section) => at_most("element segments", section.count(), MOST_SEGMENTS),
+            Payload::DataSection(section) => at_most("data segments", section.count(), MOST_SEGMENTS),
+            Payload::CustomSection(_) => {
+                self.custom_sections = self.custom_sections.saturating_add(1);
+                at_most("custom sections", self.custom_sections, MOST_CUSTOM_SECTIONS)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What the module says of itself, once it is known to be valid.
+    fn after(&mut self, payload: Payload<'_>) -> Result<(), InvokeError> {
+        match payload {
+            Payload::TypeSection(section) => {
+                for group in section {
+                    for ty in group.map_err(invalid)?.into_types() {
+                        self.types.push(match ty.composite_type.inner {
+                            CompositeInnerType::Func(ty) => Some(ty),
+                            _ => None,
+                        });
+                    }
+                }
+            }
+            Payload::ImportSection(section) => {
+                for import in section.into_imports() {
+                    let import = import.map_err(invalid)?;
+                    self.import(import.module, import.name, import.ty);
+                }
+            }
+            Payload::FunctionSection(section) => {
+                for ty in section {
+                    self.functions.push(ty.map_err(invalid)?);
+                }
+            }
+            Payload::ExportSection(section) => {
+                for export in section {
+                    let export = export.map_err(invalid)?;
+                    self.reserved |= export.name == stop::START;
+                    match (export.name, export.kind) {
+                        ("_start", ExternalKind::Func) => self.start_export = Some(export.index),
+                        ("_start", _) => self.saw_start_of_other_kind = true,
+                        ("memory", ExternalKind::Memory) => self.memory_export = true,
+                        _ => {}
+                    }
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn import(&mut self, module: &str, name: &str, ty: TypeRef) {
+        let function = match ty {
+            TypeRef::Func(index) | TypeRef::FuncExact(index) => {
+                self.functions.push(index);
+                self.types.get(usize::try_from(index).unwrap_or(usize::MAX)).and_then(Option::as_ref)
+            }
+            _ => None,
+        };
+        if module.starts_with("wasix_") || (module == "wasi" && name == "thread-spawn") {
+            self.wasix.get_or_insert_with(|| format!("{}.{}", clip(module), clip(name)));
+            return;
+        }
+        let known = host::find(module, name);
+        let problem = match (known, function) {
+            (Some(known), Some(ty)) if same(known, ty) => {
+                self.imports_host = true;
+                return;
+            }
+            (Some(known), Some(_)) => format!(" (its type must be {known})"),
+            (Some(_), None) => " (it is a function)".to_owned(),
+            (None, _) => String::new(),
+        };
+        if self.unmet.len() < MOST_NAMED {
+            self.unmet.push(format!("{}.{}{problem}", clip(module), clip(name)));
+        } else {
+            self.unmet_more += 1;
+        }
+    }
+
+    /// Size, locals, nesting and branches of a function.
+    fn body(&mut self, body: &wasmparser::FunctionBody<'_>) -> Result<(), InvokeError> {
+        let size = body.as_bytes().len();
+        if size > MOST_BODY_BYTES {
+            return Err(refuse(format!("a function of {size} bytes; the limit is {MOST_BODY_BYTES}")));
+        }
+        let mut locals = 0u32;
+        for local in body.get_locals_reader().map_err(invalid)? {
+            locals = locals.saturating_add(local.map_err(invalid)?.0);
+        }
+        at_most("locals in a function", locals, MOST_LOCALS)?;
+        let mut depth = 0u32;
+        for operator in body.get_operators_reader().map_err(invalid)? {
+            match operator.map_err(invalid)? {
+                Operator::Block { .. } | Operator::Loop { .. } | Operator::If { .. } => {
+                    depth = depth.saturating_add(1);
+                    at_most("blocks inside one another", depth, MOST_NESTING)?;
+                }
+                Operator::End => depth = depth.saturating_sub(1),
+                Operator::BrTable { targets } => at_most("targets of a br_table", targets.len(), MOST_BRANCHES)?,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn verdict(self) -> Result<(), InvokeError> {
+        if let Some(name) = self.wasix {
+            return Err(refuse(format!("it needs WASIX (it imports {name}), which this build does not have yet")));
+        }
+        if !self.unmet.is_empty() {
+            let more = match self.unmet_more {
+                0 => String::new(),
+                more => format!(" and {more} more"),
+            };
+            return Err(refuse(format!("imports that this runtime does not have: {}{more}", self.unmet.join(", "))));
+        }
+        if self.reserved {
+            return Err(refuse("it exports a name that is reserved"));
+        }
+        let Some(start) = self.start_export else {
+            let hint = if self.saw_start_of_other_kind { " (its export _start is not a function)" } else { "" };
+            return Err(refuse(format!("no exported function _start{hint}: this runtime runs WASI commands")));
+        };
+        let ty = usize::try_from(start).ok().and_then(|index| self.functions.get(index)).copied();
+        let ty = ty.and_then(|ty| self.types.get(usize::try_from(ty).ok()?)).and_then(Option::as_ref);
+        if !ty.is_some_and(|ty| ty.params().is_empty() && ty.results().is_empty()) {
+            return Err(refuse("its function _start takes parameters or returns results; it must do neither"));
+        }
+        if self.imports_host && !self.memory_export {
+            return Err(refuse("no exported memory named \"memory\": WASI functions have nothing to work on"));
+        }
+        Ok(())
+    }
+}
+
+fn same(known: &host::Name, ty: &FuncType) -> bool {
+    let wanted = |kind: &host::Kind| match kind {
+        host::Kind::I32 => ValType::I32,
+        host::Kind::I64 => ValType::I64,
+    };
+    known.params.iter().map(wanted).eq(ty.params().iter().copied())
+        && known.results.iter().map(wanted).eq(ty.results().iter().copied())
+}
