@@ -1,0 +1,68 @@
+//! A load generator that costs little itself: one request, written again and again on kept connections.
+
+use anyhow::{Context, Result, ensure};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+/// A GET request.
+pub fn get(path: &str) -> Vec<u8> {
+    format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n").into_bytes()
+}
+
+/// A POST request with a JSON body.
+pub fn post(path: &str, body: &str) -> Vec<u8> {
+    let length = body.len();
+    format!(
+        "POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
+    )
+    .into_bytes()
+}
+
+/// Sends `count` requests over `connections`; every answer must have `status`.
+pub async fn run(address: SocketAddr, request: &[u8], connections: usize, count: usize, status: u16) -> Result<usize> {
+    let left = Arc::new(AtomicUsize::new(count));
+    let mut clients = tokio::task::JoinSet::new();
+    for _ in 0..connections {
+        let (left, request) = (left.clone(), request.to_vec());
+        clients.spawn(async move {
+            let mut stream = TcpStream::connect(address).await?;
+            stream.set_nodelay(true)?;
+            let mut buffer = Vec::with_capacity(4096);
+            while left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok() {
+                stream.write_all(&request).await?;
+                answer(&mut stream, &mut buffer, status).await?;
+            }
+            anyhow::Ok(())
+        });
+    }
+    while let Some(done) = clients.join_next().await {
+        done??;
+    }
+    Ok(count)
+}
+
+/// Reads one answer with a content length.
+async fn answer(stream: &mut TcpStream, buffer: &mut Vec<u8>, status: u16) -> Result<()> {
+    buffer.clear();
+    loop {
+        ensure!(stream.read_buf(buffer).await? > 0, "the server closed the connection");
+        let Some(head) = buffer.windows(4).position(|window| window == b"\r\n\r\n") else { continue };
+        let text = std::str::from_utf8(&buffer[..head])?.to_ascii_lowercase();
+        ensure!(text.starts_with(&format!("http/1.1 {status}")), "answered {}", text.lines().next().unwrap_or_default());
+        let length = text.lines().find_map(|line| line.strip_prefix("content-length: ")).context("no content-length")?;
+        let whole = head + 4 + length.trim().parse::<usize>()?;
+        while buffer.len() < whole {
+            ensure!(stream.read_buf(buffer).await? > 0, "the server closed the connection");
+        }
+        return Ok(());
+    }
+}

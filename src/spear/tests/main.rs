@@ -1,0 +1,20 @@
+//! The product as a whole: the real program, real sockets, real files.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    clippy::print_stderr,
+    reason = "a test that fails should say where"
+)]
+
+mod access;
+mod boundaries;
+mod corruption;
+mod first_five_minutes;
+mod hostile;
+mod kill;
+mod lifecycle;
+mod outage;
+mod readme;
+mod remote;
+mod support;
