@@ -8,12 +8,14 @@
 //! Every feature folder has the same files: `service` decides, `records` says what is stored, `http` and `grpc`
 //! translate. A write is acknowledged when it is on disk and visible to the next read.
 
+pub mod agent;
 mod control;
 pub mod events;
 pub mod executions;
 pub mod files;
 mod gateway;
 pub mod nodes;
+mod page;
 pub mod tasks;
 
 use axum::Router;
@@ -46,6 +48,8 @@ pub struct Config {
     pub cleanup_interval: Duration,
     /// Time offline after which a node is removed.
     pub remove_after: Duration,
+    /// Time offline after which a node's running executions are lost and its waiting ones go elsewhere.
+    pub lost_after: Duration,
     /// Pace of heartbeats told to agents; at most a third of the timeout.
     pub heartbeat_interval: Duration,
     /// Bytes of an uploaded file.
@@ -66,6 +70,7 @@ impl Default for Config {
             heartbeat_timeout: Duration::from_secs(90),
             cleanup_interval: Duration::from_secs(30),
             remove_after: Duration::from_secs(24 * 3600),
+            lost_after: Duration::from_secs(300),
             heartbeat_interval: Duration::from_secs(10),
             max_upload_bytes: 64 << 20,
             execution_log_max_bytes: 10 << 20,
@@ -86,6 +91,7 @@ pub struct Sms {
     pub(crate) bus: Bus,
     pub(crate) config: Arc<Config>,
     pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) health: tonic_health::server::HealthReporter,
     /// Cancelled when the process begins to stop: endless streams end on it.
     pub(crate) stopping: supervise::Stop,
 }
@@ -100,13 +106,25 @@ impl Sms {
         let config = Arc::new(deps.config);
         let (store, bus, clock) = (deps.store, deps.bus, deps.clock);
         let nodes = nodes::Service::start(&store, &bus, clock.clone(), config.clone(), &scope).await?;
-        let files = files::Service::open(&store, clock.clone(), &config, deps.data_dir.join("files")).await?;
+        let files = 
+            files::Service::start(&store, &bus, (clock.clone(), &config), deps.data_dir.join("files"), &scope).await?;
         let logs = deps.data_dir.join("logs");
-        let executions =
-            executions::Service::start(&store, &bus, clock.clone(), config.clone(), logs, nodes.clone(), &scope).await?;
-        let tasks = tasks::Service::start(&store, &bus, clock.clone(), executions.clone(), &scope).await?;
+        let executions = executions::Service::start(
+            executions::Deps {
+                store: &store,
+                bus: &bus,
+                clock: clock.clone(),
+                config: config.clone(),
+                logs,
+                nodes: nodes.clone(),
+            },
+            &scope,
+        )
+        .await?;
+        let tasks = tasks::Service::start(&store, clock.clone(), executions.clone()).await?;
         let stopping = supervisor.stopping();
-        Ok(Self { nodes, tasks, files, executions, bus, config, clock, stopping })
+        let health = gateway::health_reporter(&scope, stopping.clone(), store).await;
+        Ok(Self { nodes, tasks, files, executions, bus, config, clock, health, stopping })
     }
 
     /// What agents in this process use.
@@ -125,5 +143,13 @@ impl Sms {
     /// When the descriptors compiled in are broken.
     pub fn grpc(&self) -> Result<Router, Fault> {
         gateway::grpc(self)
+    }
+}
+
+/// A failure of the bus as callers see it.
+pub(crate) fn bus_fault(error: bus::Error) -> Fault {
+    match error {
+        bus::Error::Closed => Fault::unavailable("the registry is stopping"),
+        bus::Error::Store(error) => error.into(),
     }
 }

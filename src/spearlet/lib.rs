@@ -56,6 +56,8 @@ pub struct Config {
     pub node_name: String,
     /// Register once connected?
     pub auto_register: bool,
+    /// The registry's address, for messages and to find the address to advertise; empty when it is in this process.
+    pub sms_address: String,
     /// Must the first connection and registration succeed? (An address given by flag.)
     pub connect_or_fail: bool,
     /// Longest pause between heartbeats; the registry may ask for a shorter one.
@@ -91,6 +93,7 @@ impl Default for Config {
         Self {
             node_name: "spearlet-node".to_owned(),
             auto_register: true,
+            sms_address: String::new(),
             connect_or_fail: false,
             heartbeat_interval: Duration::from_secs(30),
             sms_connect_timeout: Duration::from_secs(15),
@@ -130,8 +133,14 @@ impl Spearlet {
         let config = Arc::new(deps.config);
         let clock = deps.clock;
         let id = agent::identity(&deps.data_dir, &config.node_name).await?;
-        let objects =
-            objects::Service::open(&deps.store, clock.clone(), &config.objects, deps.data_dir.join("objects")).await?;
+        let objects = objects::Service::open(
+            &deps.store,
+            clock.clone(),
+            &config.objects,
+            deps.data_dir.join("objects"),
+            supervisor.scope(Phase::Work, "objects"),
+        )
+        .await?;
         let artifacts =
             artifacts::Fetcher::open(&config.artifacts, deps.data_dir.join("artifacts"), deps.control.clone()).await?;
         let executor = executor::Executor::start(
@@ -144,6 +153,9 @@ impl Spearlet {
                 control: deps.control.clone(),
                 data_dir: deps.data_dir.clone(),
                 config: config.clone(),
+                stopping: supervisor.stopping(),
+                // Leaves time to end the guests and to write down how they ended.
+                drain: supervisor.budget().share(Phase::Work).mul_f64(0.8),
             },
             &supervisor.scope(Phase::Work, "executor"),
             &supervisor.scope(Phase::Report, "outbox"),
@@ -160,6 +172,7 @@ impl Spearlet {
                 data_dir: deps.data_dir,
                 addresses: deps.addresses,
                 config: config.clone(),
+                stopping: supervisor.stopping(),
             },
             &supervisor.scope(Phase::Report, "agent"),
         )

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use supervise::{OnError, Scope};
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
-use types::LogId;
+use types::{LogId, Timestamp};
 
 use crate::{
     Batch, Change, Conflict, Engine, Error, Op, Page, Record, Rev,
@@ -133,6 +133,14 @@ impl Store {
         self.engine.floor().await
     }
 
+    /// See [`Engine::aged`].
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn aged(&self, upto: Rev, moment: Timestamp) -> Result<Rev, Error> {
+        self.engine.aged(upto, moment).await
+    }
+
     /// The last committed revision.
     pub fn head(&self) -> watch::Receiver<Rev> {
         self.engine.head()
@@ -149,8 +157,8 @@ impl Store {
     }
 }
 
-/// Limits that no engine need check again.
-fn check(batch: &Batch) -> Result<(), Error> {
+/// Limits of keys and values.
+pub(crate) fn check(batch: &Batch) -> Result<(), Error> {
     for op in &batch.ops {
         let (key, value) = match op {
             Op::Put(key, value) => (key, value.len()),
@@ -196,16 +204,35 @@ fn size(waiting: &[Waiting]) -> usize {
 /// Commits what is in `next`, leaves it empty, and tells every waiter. Only an unknown outcome is an error.
 async fn commit(engine: &dyn Engine, next: &mut Vec<Waiting>) -> Result<(), Error> {
     let (batches, answers): (Vec<_>, Vec<_>) = next.drain(..).unzip();
-    match engine.commit_many(batches).await {
+    let mut removals = Vec::new();
+    if batches.iter().any(|batch| !removes_only(batch)) {
+        removals.extend(batches.iter().filter(|batch| removes_only(batch)).cloned());
+    }
+    let place: Vec<bool> = batches.iter().map(removes_only).collect();
+    let mut done = engine.commit_many(batches).await;
+    let mut answers: Vec<_> = answers.into_iter().zip(place).collect();
+    if let Err(error @ Error::Full { .. }) = &done
+        && !removals.is_empty()
+    {
+        // What makes room is not refused because it came together with what takes room.
+        let error = error.clone();
+        let (those, others): (Vec<_>, Vec<_>) = answers.into_iter().partition(|(_, removes)| *removes);
+        answers = those;
+        for (answer, _) in others {
+            drop(answer.send(Err(error.clone())));
+        }
+        done = engine.commit_many(removals).await;
+    }
+    // A waiter that has gone away does not want to know.
+    match done {
         Ok(done) => {
-            for (answer, result) in answers.into_iter().zip(done) {
-                // A waiter that has gone away does not want to know.
+            for ((answer, _), result) in answers.into_iter().zip(done) {
                 drop(answer.send(Ok(result)));
             }
             Ok(())
         }
         Err(error) => {
-            for answer in answers {
+            for (answer, _) in answers {
                 drop(answer.send(Err(error.clone())));
             }
             match error {
@@ -214,4 +241,8 @@ async fn commit(engine: &dyn Engine, next: &mut Vec<Waiting>) -> Result<(), Erro
             }
         }
     }
+}
+
+fn removes_only(batch: &Batch) -> bool {
+    batch.ops.iter().all(|op| matches!(op, Op::Delete(_)))
 }

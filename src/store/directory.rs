@@ -39,8 +39,7 @@ impl DataDir {
         let made = DirBuilder::new().recursive(true).mode(0o700).create(&path);
         made.map_err(|error| unusable(&path, "cannot make the directory", &error))?;
         let place = path.join(LOCK);
-        let opened =
-            OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&place);
+        let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&place);
         let mut lock = opened.map_err(|error| unusable(&place, "cannot open it for writing", &error))?;
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use tokio::sync::watch;
-use types::LogId;
+use types::{LogId, Timestamp};
 
 use crate::{Batch, Change, Conflict, Error, Record, Rev};
 
@@ -37,6 +37,12 @@ pub trait Engine: Send + Sync + 'static {
 
     /// The last revision before the oldest change that is kept.
     async fn floor(&self) -> Result<Rev, Error>;
+
+    /// Of the oldest changes, up to and including `upto`, the last that was committed before `moment`; the floor
+    /// when there is none. An engine that keeps no times answers `upto`.
+    async fn aged(&self, upto: Rev, _moment: Timestamp) -> Result<Rev, Error> {
+        Ok(upto)
+    }
 
     /// The last committed revision; moves after the commit is on disk.
     fn head(&self) -> watch::Receiver<Rev>;

@@ -49,6 +49,14 @@ pub enum Error {
         /// What was found.
         detail: String,
     },
+    /// The directory cannot be made, read or written: an administrator must act.
+    #[error("{path}: {detail}", path = path.display())]
+    Unusable {
+        /// Which directory or file.
+        path: PathBuf,
+        /// What was tried and the system's answer.
+        detail: String,
+    },
     /// Written by a version this one cannot read.
     #[error("{path} was written by format {found}, this program reads up to {known}", path = path.display())]
     Version {
@@ -91,7 +99,7 @@ impl Error {
             Self::Trimmed { .. } => ErrorKind::OutOfRange,
             Self::Full { .. } => ErrorKind::StorageFull,
             Self::TooLarge(_) => ErrorKind::TooLarge,
-            Self::Closed | Self::InUse { .. } | Self::Failed { .. } => ErrorKind::Unavailable,
+            Self::Closed | Self::InUse { .. } | Self::Failed { .. } | Self::Unusable { .. } => ErrorKind::Unavailable,
             Self::Corrupt { .. } | Self::Foreign { .. } | Self::Version { .. } | Self::Decode { .. } => {
                 ErrorKind::Internal
             }

@@ -12,16 +12,24 @@
 mod batch;
 mod commit;
 pub mod conformance;
+mod directory;
 mod engine;
 mod error;
+mod lease;
 mod memory;
+pub mod redb;
+pub mod retention;
 mod table;
 
-pub use batch::{MOST_KEY, MOST_VALUE, Batch, Change, ChangeItem, Conflict, Guard, Op, Record, Rev};
+pub use batch::{Batch, Change, ChangeItem, Conflict, Guard, MOST_KEY, MOST_VALUE, Op, Record, Rev};
 pub use commit::Store;
+pub use directory::DataDir;
 pub use engine::{Engine, Page};
 pub use error::Error;
+pub use lease::{Claim, Held, Lease};
 pub use memory::Memory;
+pub use redb::Redb;
+pub use retention::Retention;
 pub use table::{Table, Versioned, decode, encode};
 pub use types::Keyed;
 

@@ -120,11 +120,9 @@ impl Engine for Memory {
 
     async fn commit_many(&self, batches: Vec<Batch>) -> Result<Vec<Result<Rev, Conflict>>, Error> {
         let mut state = self.open()?;
-        let done =
-            batches.into_iter().map(|batch| state.check(&batch.guards).map(|()| state.apply(batch))).collect();
-        let rev = state.rev;
-        drop(state);
-        self.head.send_replace(rev);
+        let done = batches.into_iter().map(|batch| state.check(&batch.guards).map(|()| state.apply(batch))).collect();
+        // While the state is held: a later group cannot be announced before this one.
+        self.head.send_replace(state.rev);
         Ok(done)
     }
 

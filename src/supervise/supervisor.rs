@@ -85,6 +85,11 @@ impl Supervisor {
         Scope { name: name.into(), phase, group, shared: self.shared.clone() }
     }
 
+    /// How long each phase may take to stop.
+    pub fn budget(&self) -> Budget {
+        self.budget
+    }
+
     /// Everything that is supervised, with the failures of what ended badly.
     pub fn tasks(&self) -> Vec<TaskStatus> {
         lock(&self.shared.tasks).values().cloned().collect()

@@ -52,6 +52,9 @@ pub struct Node {
     /// A word set by an operator, shown as status while the node lives.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status_override: Option<String>,
+    /// The agent has said that it stops: no new work until it registers again.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub leaving: bool,
     /// When it registered first.
     pub registered_at: Timestamp,
     /// When it was last heard of, as far as it was written (heartbeats are not).
@@ -59,10 +62,12 @@ pub struct Node {
 }
 
 impl Node {
-    /// The status shown to people: the operator's word while the node lives, else its liveness.
+    /// The status shown to people: the operator's word while the node lives, `draining` while its agent stops,
+    /// else its liveness.
     pub fn status(&self) -> &str {
         match (self.liveness, &self.status_override) {
             (Liveness::Online, Some(word)) => word,
+            (Liveness::Online, None) if self.leaving => "draining",
             (liveness, _) => liveness.as_str(),
         }
     }
@@ -70,6 +75,7 @@ impl Node {
     /// May new work be placed here?
     pub fn takes_work(&self) -> bool {
         self.liveness == Liveness::Online
+            && !self.leaving
             && !self.status_override.as_deref().is_some_and(|word| NO_NEW_WORK.contains(&word))
     }
 

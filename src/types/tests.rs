@@ -48,6 +48,7 @@ fn an_operators_word_shows_only_while_the_node_lives() {
         metadata: [("spear.runtimes".to_owned(), "wasm, process".to_owned())].into(),
         liveness: Liveness::Online,
         status_override: Some("maintenance".into()),
+        leaving: false,
         registered_at: Timestamp(0),
         last_heartbeat: Timestamp(0),
     };

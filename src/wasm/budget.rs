@@ -94,7 +94,11 @@ impl CallTunables {
         format!("over the memory limit of {} bytes", self.budget.most())
     }
 
-    fn counted(&self, ty: &MemoryType, make: impl FnOnce() -> Result<VMMemory, MemoryError>) -> Result<VMMemory, MemoryError> {
+    fn counted(
+        &self,
+        ty: &MemoryType,
+        make: impl FnOnce() -> Result<VMMemory, MemoryError>,
+    ) -> Result<VMMemory, MemoryError> {
         let bytes = ty.minimum.bytes().0 as u64;
         if !self.budget.take(bytes) {
             return Err(MemoryError::Generic(self.too_much()));

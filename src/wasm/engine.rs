@@ -6,7 +6,7 @@
 
 use wasmer::{
     Engine, Module,
-    sys::{CompilerConfig, Cranelift, CpuFeature, CraneliftOptLevel, EngineBuilder, Features, NativeEngineExt},
+    sys::{CompilerConfig, CpuFeature, Cranelift, CraneliftOptLevel, EngineBuilder, Features, NativeEngineExt},
 };
 use wasmparser::WasmFeatures;
 
@@ -52,7 +52,7 @@ pub(crate) fn settings() -> String {
 
 /// Version of wasmer.
 pub(crate) fn version() -> &'static str {
-    wasmer::VERSION
+    wasmer::sys::vm::VERSION
 }
 
 /// Compiles a module with the stop flag in it. Takes as much memory and time as it takes: only the limited

@@ -1,1 +1,192 @@
+//! The runtime for WebAssembly, on wasmer; the only crate that names it.
+//!
+//! ```text
+//!   prepare:  read ─► scan (valid? sane? imports known?) ─► compile in a limited child ─► verified artifact ─► loaded
+//!   invoke:   place ─► thread ─► fresh store + instance ─► flag armed ─► _start ─► verdict
+//!                        ▲ feeds stdin, watches cancel        ▲ raised by the watchdog at the deadline
+//! ```
+//! What holds, whatever a guest does: it ends within its deadline and a small overshoot; it takes no more
+//! memory, output or places than its limits; it cannot end the process. The parts, one file each:
+//!
+//! | file | what |
+//! |---|---|
+//! | `scan.rs` | what is refused before anything is compiled |
+//! | `compile.rs`, `cache.rs`, `modules.rs` | the compiling child, artifacts on disk, once per digest |
+//! | `engine.rs`, `stop.rs`, `budget.rs` | wasmer's settings, the stop flag, the memory limit |
+//! | `guest.rs`, `instance.rs`, `threads.rs` | one call: on its thread, and as the async side sees it |
+//! | `control.rs`, `watchdog.rs`, `input.rs` | stopping, deadlines, standard input |
+//! | `host/` | WASI preview 1 |
 
+mod budget;
+mod cache;
+mod compile;
+mod control;
+mod engine;
+mod guest;
+mod host;
+mod input;
+mod instance;
+mod modules;
+mod scan;
+mod selftest;
+mod stop;
+mod threads;
+mod watchdog;
+
+use async_trait::async_trait;
+use std::{collections::BTreeMap, io, path::PathBuf, sync::Arc, time::Duration};
+use tokio::sync::Semaphore;
+use types::{Clock, Reason, SystemClock};
+
+use runtime::{Artifact, Fingerprint, Instance, InstanceSpec, InvokeError, Limits, LogSink, Prepared, Runtime};
+
+pub use compile::{COMPILE_COMMAND, CompileArgs, compile_child};
+pub use scan::scan;
+
+use crate::{engine::Loaded, instance::WasmInstance, modules::Modules, threads::Threads, watchdog::Watchdog};
+
+/// How the runtime is set up.
+#[derive(Clone)]
+pub struct Config {
+    /// The program that is run as `compile-module` child: the daemon's own.
+    pub program: PathBuf,
+    /// Where compiled artifacts are kept; made private.
+    pub cache_dir: PathBuf,
+    /// Most bytes of artifacts kept there.
+    pub cache_bytes: u64,
+    /// Most guests at once; each has a thread.
+    pub concurrency: usize,
+    /// Most compiling children at once.
+    pub compile_concurrency: usize,
+    /// Address space of a compiling child, bytes.
+    pub compile_memory_bytes: u64,
+    /// Processor time of a compiling child for any module.
+    pub compile_cpu_base: Duration,
+    /// And for each begun megabyte of it.
+    pub compile_cpu_per_megabyte: Duration,
+    /// Wall-clock time that guests see.
+    pub clock: Arc<dyn Clock>,
+}
+
+impl Config {
+    /// The defaults: 1.5 GB and 5 s + 2 s per MB for a compilation, 64 guests at once.
+    pub fn new(program: impl Into<PathBuf>, cache_dir: impl Into<PathBuf>) -> Self {
+        Self {
+            program: program.into(),
+            cache_dir: cache_dir.into(),
+            cache_bytes: 4 << 30,
+            concurrency: 64,
+            compile_concurrency: std::thread::available_parallelism().map_or(1, usize::from),
+            compile_memory_bytes: 1_500_000_000,
+            compile_cpu_base: Duration::from_secs(5),
+            compile_cpu_per_megabyte: Duration::from_secs(2),
+            clock: Arc::new(SystemClock::new()),
+        }
+    }
+}
+
+/// Why the runtime cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The directory for compiled artifacts.
+    #[error("{path}: the directory for compiled modules cannot be used")]
+    Cache {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The system gives no thread.
+    #[error("no thread for the watchdog of guests")]
+    Thread(#[source] io::Error),
+    /// Guests could not be stopped.
+    #[error("the self-test of the wasm runtime failed: {0}")]
+    SelfTest(String),
+}
+
+pub(crate) struct Shared {
+    modules: Modules,
+    threads: Threads,
+    places: Arc<Semaphore>,
+    concurrency: usize,
+    watchdog: Watchdog,
+    clock: Arc<dyn Clock>,
+}
+
+/// The runtime; its kind is `wasm`. Cheap to clone.
+#[derive(Clone)]
+pub struct Wasm {
+    shared: Arc<Shared>,
+}
+
+impl Wasm {
+    /// Makes the cache directory, starts the watchdog and tests that an endless loop is stopped (about 50 ms).
+    ///
+    /// # Errors
+    /// When one of these does not work.
+    pub fn new(config: Config) -> Result<Self, Error> {
+        let cache = cache::Cache::open(&config.cache_dir, config.cache_bytes)
+            .map_err(|source| Error::Cache { path: config.cache_dir.clone(), source })?;
+        let child = modules::ChildLimits {
+            program: config.program,
+            memory_bytes: config.compile_memory_bytes,
+            cpu_base: config.compile_cpu_base,
+            cpu_per_megabyte: config.compile_cpu_per_megabyte,
+        };
+        let concurrency = config.concurrency.clamp(1, Semaphore::MAX_PERMITS);
+        let shared = Shared {
+            modules: Modules::new(cache, child, config.compile_concurrency),
+            threads: Threads::default(),
+            places: Arc::new(Semaphore::new(concurrency)),
+            concurrency,
+            watchdog: Watchdog::start().map_err(Error::Thread)?,
+            clock: config.clock,
+        };
+        let place = shared.places.clone().try_acquire_owned().map_err(|error| Error::SelfTest(error.to_string()))?;
+        selftest::run(&shared.threads, &shared.watchdog, place, shared.clock.clone()).map_err(Error::SelfTest)?;
+        Ok(Self { shared: Arc::new(shared) })
+    }
+}
+
+#[async_trait]
+impl Runtime for Wasm {
+    fn kind(&self) -> &'static str {
+        "wasm"
+    }
+
+    async fn fingerprint(&self) -> Fingerprint {
+        let details = [
+            ("engine", "wasmer".to_owned()),
+            ("compiler", "cranelift".to_owned()),
+            ("wasi", host::MODULES.join(", ")),
+            ("settings", engine::settings()),
+        ];
+        let details: BTreeMap<_, _> = details.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+        Fingerprint { available: true, version: engine::version().to_owned(), details }
+    }
+
+    async fn prepare(&self, artifact: &Artifact, limits: &Limits) -> Result<Prepared, InvokeError> {
+        let loaded = self.shared.modules.get(artifact, limits.artifact_bytes).await?;
+        Ok(Prepared { artifact: artifact.clone(), inner: loaded })
+    }
+
+    async fn start(
+        &self,
+        prepared: &Prepared,
+        spec: &InstanceSpec,
+        logs: LogSink,
+    ) -> Result<Box<dyn Instance>, InvokeError> {
+        let loaded = prepared
+            .inner
+            .clone()
+            .downcast::<Loaded>()
+            .map_err(|_| InvokeError::new(Reason::Internal, "prepared by another runtime"))?;
+        let (needs, most) = (loaded.initial_bytes(), spec.limits.memory_bytes);
+        if needs > most {
+            let message = format!("its memories and tables begin with {needs} bytes; the limit is {most} bytes");
+            return Err(InvokeError::new(Reason::Memory, message));
+        }
+        Ok(Box::new(WasmInstance { shared: self.shared.clone(), loaded, spec: spec.clone(), logs }))
+    }
+}

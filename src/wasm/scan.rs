@@ -92,7 +92,9 @@ fn header(wasm: &[u8]) -> Result<(), InvokeError> {
     match rest.first_chunk::<4>() {
         Some([1, 0, 0, 0]) => Ok(()),
         Some([_, _, 1, 0]) => Err(refuse("a component; this build runs core modules")),
-        Some(version) => Err(refuse(format!("version {} of the format; this build knows 1", u32::from_le_bytes(*version)))),
+        Some(version) => {
+            Err(refuse(format!("version {} of the format; this build knows 1", u32::from_le_bytes(*version))))
+        }
         None => Err(refuse("not a WebAssembly module: it ends within its header")),
     }
 }
@@ -278,3 +280,6 @@ fn same(known: &host::Name, ty: &FuncType) -> bool {
     known.params.iter().map(wanted).eq(ty.params().iter().copied())
         && known.results.iter().map(wanted).eq(ty.results().iter().copied())
 }
+
+#[cfg(test)]
+mod tests;

@@ -45,10 +45,7 @@ pub(crate) struct StopFlag {
 }
 
 impl ModuleMiddleware for StopFlag {
-    fn generate_function_middleware<'a>(
-        &self,
-        _function: LocalFunctionIndex,
-    ) -> Box<dyn FunctionMiddleware<'a> + 'a> {
+    fn generate_function_middleware<'a>(&self, _function: LocalFunctionIndex) -> Box<dyn FunctionMiddleware<'a> + 'a> {
         Box::new(Checks { globals: self.globals.get().copied(), entered: false })
     }
 
@@ -76,11 +73,7 @@ struct Checks {
 }
 
 impl<'a> FunctionMiddleware<'a> for Checks {
-    fn feed(
-        &mut self,
-        operator: Operator<'a>,
-        state: &mut MiddlewareReaderState<'a>,
-    ) -> Result<(), MiddlewareError> {
+    fn feed(&mut self, operator: Operator<'a>, state: &mut MiddlewareReaderState<'a>) -> Result<(), MiddlewareError> {
         let globals =
             self.globals.ok_or_else(|| MiddlewareError::new("stop", "the module was not prepared for its checks"))?;
         if !self.entered {

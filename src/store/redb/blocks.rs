@@ -165,7 +165,7 @@ impl Blocks {
         let mut sector = [0; SECTOR];
         self.disk.read_at(SECTOR as u64, &mut sector)?;
         let untouched = self.fresh && sector.iter().all(|byte| *byte == 0);
-        let Some(body) = unsealed(&sector, 1).or(untouched.then_some(&[0; SECTOR_BODY])) else {
+        let Some(body) = unsealed(&sector, 1).or_else(|| untouched.then_some(&[0; SECTOR_BODY])) else {
             return Err(damaged("the header at byte 512 does not match its checksum".to_owned()));
         };
         match body.get(..out.len()) {
@@ -236,8 +236,12 @@ impl Blocks {
         if len % BLOCK_64 != 0 || len == 0 || rest == 1 {
             return Err(damaged(format!("a length of {len} bytes is impossible: its end is missing")));
         }
-        let data = full * PER_GROUP + rest.saturating_sub(1);
-        Ok(if data == 0 { 0 } else { data + 1 })
+        match full * PER_GROUP + rest.saturating_sub(1) {
+            0 if self.fresh => Ok(0),
+            // redb would begin a new store in it.
+            0 => Err(damaged("it holds nothing but its label".to_owned())),
+            data => Ok(data + 1),
+        }
     }
 }
 

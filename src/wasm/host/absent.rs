@@ -58,27 +58,11 @@ pub(crate) fn path_open(
     path(call, fd, path_at, length)
 }
 
-pub(crate) fn path_readlink(
-    call: &mut Call<'_>,
-    fd: u32,
-    path_at: u32,
-    length: u32,
-    _: u32,
-    _: u32,
-    _: u32,
-) -> Answer {
+pub(crate) fn path_readlink(call: &mut Call<'_>, fd: u32, path_at: u32, length: u32, _: u32, _: u32, _: u32) -> Answer {
     path(call, fd, path_at, length)
 }
 
-pub(crate) fn path_rename(
-    call: &mut Call<'_>,
-    fd: u32,
-    path_at: u32,
-    length: u32,
-    to: u32,
-    _: u32,
-    _: u32,
-) -> Answer {
+pub(crate) fn path_rename(call: &mut Call<'_>, fd: u32, path_at: u32, length: u32, to: u32, _: u32, _: u32) -> Answer {
     call.process.descriptor(to)?;
     path(call, fd, path_at, length)
 }

@@ -20,7 +20,7 @@ mod fd;
 mod memory;
 mod names;
 mod poll;
-mod process;
+pub(crate) mod process;
 mod random;
 #[cfg(test)]
 mod tests;

@@ -101,13 +101,8 @@ macro_rules! table {
 }
 
 /// `proc_exit`, the one that answers nothing.
-static EXIT: Name = Name {
-    name: "proc_exit",
-    params: &[Kind::I32],
-    results: &[],
-    link: link_exit,
-    unstable: Some(link_exit),
-};
+static EXIT: Name =
+    Name { name: "proc_exit", params: &[Kind::I32], results: &[], link: link_exit, unstable: Some(link_exit) };
 
 fn link_exit(store: &mut Store, env: &FunctionEnv<Env>) -> Function {
     let run = |_: FunctionEnvMut<'_, Env>, code: u32| -> Result<(), RuntimeError> {

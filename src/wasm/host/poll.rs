@@ -64,10 +64,8 @@ pub(crate) fn poll_oneoff<const SIZE: usize>(
     let happened = loop {
         call.check()?;
         let now = Instant::now();
-        let happened: Vec<(u64, u8, Event)> = list
-            .iter()
-            .filter_map(|wanted| Some((wanted.userdata, wanted.kind, look(call, wanted, now)?)))
-            .collect();
+        let happened: Vec<(u64, u8, Event)> =
+            list.iter().filter_map(|wanted| Some((wanted.userdata, wanted.kind, look(call, wanted, now)?))).collect();
         if !happened.is_empty() {
             break happened;
         }
@@ -125,7 +123,8 @@ fn look(call: &Call<'_>, wanted: &Subscription, now: Instant) -> Option<Event> {
 
 /// Sleeps until the first clock, until input if somebody waits for it, or until a stop.
 fn wait(call: &Call<'_>, list: &[Subscription]) {
-    let first = list.iter().filter_map(|wanted| if let What::Clock(moment) = wanted.what { moment } else { None }).min();
+    let first =
+        list.iter().filter_map(|wanted| if let What::Clock(moment) = wanted.what { moment } else { None }).min();
     let control = call.control();
     if list.iter().any(|wanted| matches!(wanted.what, What::Input)) {
         control.input.wait(first, || control.is_stopped());

@@ -129,12 +129,19 @@ impl Process {
     /// The end: says what was cut, and gives what was written to standard output.
     pub(crate) fn finish(&mut self) -> Vec<u8> {
         if self.stderr_cut > 0 {
-            let message =
-                format!("stderr: {} more bytes were not kept (limit {})", self.stderr_cut, self.stderr_bytes);
+            let message = format!("stderr: {} more bytes were not kept (limit {})", self.stderr_cut, self.stderr_bytes);
             self.logs.system("warn", message);
             self.stderr_cut = 0;
         }
         std::mem::take(&mut self.stdout)
+    }
+}
+
+#[cfg(test)]
+impl Process {
+    /// Flushes the log for a test to read.
+    pub(super) fn close_logs(&self) {
+        self.logs.close();
     }
 }
 

@@ -1,0 +1,62 @@
+//! Finds a node for executions that wait: when nodes change, and when one begins to wait.
+
+use futures_util::{StreamExt, stream};
+use std::cmp::Reverse;
+use types::{ErrorKind, ExecutionId, Fault, TaskId, TaskPriority};
+
+use super::{Service, transition::Event};
+use crate::tasks::placement::Choice;
+
+/// Placements under way at a time, so that they share commits.
+const TOGETHER: usize = 64;
+
+impl Service {
+    /// Looks again whenever something moved; ends with a failure only.
+    pub(super) async fn keep_placing(&self) -> Result<(), Fault> {
+        let mut nodes = self.nodes.watch();
+        loop {
+            self.place_waiting().await?;
+            tokio::select! {
+                moved = nodes.changed() => if moved.is_err() { return std::future::pending().await },
+                () = self.index.waiting().notified() => {}
+            }
+        }
+    }
+
+    /// Looks once, the urgent first, then in the order of creation.
+    pub(super) async fn place_waiting(&self) -> Result<(), Fault> {
+        let mut waiting: Vec<_> = self
+            .index
+            .unplaced()
+            .into_iter()
+            .map(|(id, task)| {
+                let priority = self.tasks.get(&task.to_string()).map_or(TaskPriority::Unknown, |task| task.priority);
+                (Reverse(priority), id, task)
+            })
+            .collect();
+        waiting.sort_unstable();
+        let mut placed = stream::iter(waiting).map(|(_, id, task)| self.place(id, task)).buffered(TOGETHER);
+        while let Some(done) = placed.next().await {
+            match done {
+                // Ended or removed meanwhile.
+                Err(fault) if matches!(fault.kind, ErrorKind::NotFound | ErrorKind::Conflict) => {}
+                other => other?,
+            }
+        }
+        Ok(())
+    }
+
+    async fn place(&self, id: ExecutionId, task: TaskId) -> Result<(), Fault> {
+        let Some(task) = self.fresh_task(task).await? else {
+            self.apply(id, &Event::Cancel("its task was removed")).await?;
+            return Ok(());
+        };
+        let choice = self.placement.choose(&task, |node| self.index.load(node));
+        let event = match &choice {
+            Choice::Node(reserved) => Event::Place(reserved.node()),
+            Choice::Wait(reason) => Event::Wait(reason),
+        };
+        self.apply(id, &event).await?;
+        Ok(())
+    }
+}

@@ -1,0 +1,412 @@
+//! What can be done with executions. Every write goes through [`Service::apply`] or [`Service::draft`].
+
+use api::ExecutionReport;
+use bus::{Bus, Mirror};
+use bytes::Bytes;
+use std::{path::PathBuf, sync::Arc, time::Duration};
+use store::{Batch, Guard, Keyed, Op, Store, Table};
+use supervise::{OnError, Scope};
+use types::{Clock, ErrorKind, Execution, ExecutionId, ExecutionStatus, Fault, LogLine, Task, TaskId};
+
+use super::{
+    index::{Brief, Filter, Index, LastRun},
+    logs::{Appended, Log, Logs, Page, Reach},
+    lost::Silence,
+    records::{MOST_RESULT, NewRun, input_key, result_key},
+    retention::Orphans,
+    transition::{self, Event, Step},
+};
+use crate::{
+    Config, nodes,
+    tasks::placement::{Choice, Placement, Reservation},
+};
+
+/// Executions that may be open at a time; more are refused until some end.
+const MOST_OPEN: usize = 100_000;
+/// Tries to create an execution while its task is being changed.
+const TRIES: usize = 8;
+
+/// What the service is built from.
+pub struct Deps<'a> {
+    /// Its records.
+    pub store: &'a Store,
+    /// Follows that store.
+    pub bus: &'a Bus,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Settings.
+    pub config: Arc<Config>,
+    /// Where logs lie.
+    pub logs: PathBuf,
+    /// Who can run them.
+    pub nodes: Arc<nodes::Service>,
+}
+
+/// Executions.
+pub struct Service {
+    pub(super) store: Store,
+    pub(super) table: Table<Execution>,
+    pub(super) bus: Bus,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) config: Arc<Config>,
+    pub(super) nodes: Arc<nodes::Service>,
+    pub(super) tasks: Mirror<Task>,
+    pub(super) index: Index,
+    pub(super) logs: Arc<Logs>,
+    pub(super) placement: Placement,
+}
+
+fn unknown(id: ExecutionId) -> Fault {
+    Fault::not_found("EXECUTION_NOT_FOUND", format!("there is no execution {id}"))
+}
+
+/// The pause between restarts of background work.
+const RESTART: OnError = OnError::Restart { first: Duration::from_millis(100), most: Duration::from_secs(10) };
+
+impl Service {
+    /// Reads what there is and starts the background work: placing, losing, removing.
+    ///
+    /// # Errors
+    /// When the store or the directory of logs cannot be read.
+    pub async fn start(deps: Deps<'_>, scope: &Scope) -> Result<Arc<Self>, Fault> {
+        let Deps { store, bus, clock, config, logs, nodes } = deps;
+        let scope = scope.child("executions");
+        let tasks = bus.mirror::<Task, Arc<Task>>(&scope, |task| task).await.map_err(crate::bus_fault)?;
+        let logs = Logs::open(logs, config.execution_log_max_bytes, clock.clone())?;
+        let service = Arc::new(Self {
+            table: Table::new(store),
+            index: Index::start(bus, &scope).await?,
+            placement: Placement::new(nodes.clone()),
+            logs: Arc::new(logs),
+            store: store.clone(),
+            bus: bus.clone(),
+            clock,
+            config,
+            nodes,
+            tasks,
+        });
+        service.sweep_logs().await?;
+        service.clone().spawn(&scope);
+        Ok(service)
+    }
+
+    /// Starts what runs by itself.
+    fn spawn(self: Arc<Self>, scope: &Scope) {
+        let service = self.clone();
+        scope.spawn("placer", RESTART, move |stop| {
+            let service = service.clone();
+            async move { tokio::select! { () = stop.cancelled() => Ok(()), ended = service.keep_placing() => Ok(ended?) } }
+        });
+        let service = self.clone();
+        scope.spawn("lost", RESTART, move |stop| {
+            let service = service.clone();
+            async move {
+                let mut silence = Silence::default();
+                tokio::select! { () = stop.cancelled() => Ok(()), ended = service.keep_losing(&mut silence) => Ok(ended?) }
+            }
+        });
+        let service = self.clone();
+        scope.spawn("retention", RESTART, move |stop| {
+            let service = service.clone();
+            async move {
+                let mut orphans = Orphans::default();
+                tokio::select! { () = stop.cancelled() => Ok(()), ended = service.keep_removing(&mut orphans) => Ok(ended?) }
+            }
+        });
+        scope.spawn("logs", OnError::StopProcess, move |stop| {
+            let service = self.clone();
+            async move {
+                tokio::select! { () = stop.cancelled() => Ok(()), reason = service.logs.failure() => Err(reason.into()) }
+            }
+        });
+    }
+
+    /// A live map of the tasks.
+    pub(crate) fn tasks(&self) -> &Mirror<Task> {
+        &self.tasks
+    }
+
+    /// A task.
+    ///
+    /// # Errors
+    /// `TASK_NOT_FOUND`.
+    pub(crate) fn task(&self, id: TaskId) -> Result<Arc<Task>, Fault> {
+        self.tasks.get(&id.to_string()).ok_or_else(|| crate::tasks::unknown(id))
+    }
+
+    /// A task as the store has it: the live map may not show one yet that was made with its first execution.
+    pub(super) async fn fresh_task(&self, id: TaskId) -> Result<Option<Arc<Task>>, Fault> {
+        match self.tasks.get(&id.to_string()) {
+            Some(task) => Ok(Some(task)),
+            None => Ok(Table::<Task>::new(&self.store).get(&id).await?.map(|found| Arc::new(found.record))),
+        }
+    }
+
+    /// Has a run of the task ever begun, and how did the last one end?
+    pub(crate) fn runs(&self, task: TaskId) -> (bool, Option<LastRun>) {
+        self.index.runs(task)
+    }
+
+    /// The latest executions of a task that completed with a result, newest first.
+    pub(crate) fn recent_results(&self, task: TaskId, most: usize) -> Vec<ExecutionId> {
+        let filter = Filter { task_id: Some(task), status: Some(ExecutionStatus::Completed), node_uuid: None };
+        let mut ids = self.index.select(&filter, None, usize::MAX);
+        ids.drain(..ids.len().saturating_sub(most));
+        ids.reverse();
+        ids
+    }
+
+    /// Adds a new execution of a task to a batch, placed if a node is found. The reservation counts it as the
+    /// node's load and is held until the batch is committed and seen.
+    ///
+    /// # Errors
+    /// `TASK_NOT_RUNNABLE`, `TOO_MANY_EXECUTIONS`, an input over its limit.
+    pub(crate) fn draft(
+        &self,
+        task: &Task,
+        new: &NewRun,
+        batch: &mut Batch,
+    ) -> Result<(Execution, Option<Reservation>), Fault> {
+        new.check()?;
+        if task.executable.is_none() {
+            let message = "the task has no executable, so there is nothing to run; register one with an executable";
+            return Err(Fault::conflict("TASK_NOT_RUNNABLE", message));
+        }
+        if self.index.open() >= MOST_OPEN {
+            let message = format!("{MOST_OPEN} executions wait or run already");
+            return Err(Fault::new(ErrorKind::Exhausted, "TOO_MANY_EXECUTIONS", message));
+        }
+        let now = self.clock.wall();
+        let mut execution = Execution {
+            id: ExecutionId::new(),
+            task_id: task.id,
+            node_uuid: None,
+            attempt: 1,
+            first: new.first,
+            status: ExecutionStatus::Pending,
+            reason: None,
+            message: String::new(),
+            created_at: now,
+            started_at: None,
+            completed_at: None,
+            updated_at: now,
+            timeout_ms: new.timeout_ms,
+            exit_code: None,
+            result_bytes: 0,
+            input_bytes: new.input.len() as u64,
+            progress: None,
+            cancel_requested: false,
+        };
+        let choice = self.placement.choose(task, |node| self.index.load(node));
+        let event = match &choice {
+            Choice::Node(reserved) => Event::Place(reserved.node()),
+            Choice::Wait(reason) => Event::Wait(reason),
+        };
+        transition::apply(&mut execution, &event, now)?;
+        transition::creation(&execution, now, batch)?;
+        if !new.input.is_empty() {
+            batch.ops.push(Op::Put(input_key(execution.id), new.input.clone()));
+        }
+        Ok((execution, choice.reservation()))
+    }
+
+    /// Runs a task again.
+    ///
+    /// # Errors
+    /// `TASK_NOT_FOUND` and those of [`Service::draft`].
+    pub(crate) async fn run(&self, task: TaskId, new: &NewRun) -> Result<Execution, Fault> {
+        let tasks = Table::<Task>::new(&self.store);
+        let mut last = None;
+        for _ in 0..TRIES {
+            let found = tasks.get(&task).await?.ok_or_else(|| crate::tasks::unknown(task))?;
+            // An execution of a task that was removed meanwhile must not come to be.
+            let mut batch = Batch::new().guard(Guard::At(found.record.key(), found.modified));
+            let (execution, reserved) = self.draft(&found.record, new, &mut batch)?;
+            match self.store.commit(batch).await {
+                Ok(rev) => {
+                    self.index.reached(rev).await;
+                    drop(reserved);
+                    return Ok(execution);
+                }
+                Err(error @ store::Error::Conflict(_)) => last = Some(error),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(last.map_or_else(|| Fault::internal("no try was made"), Fault::from))
+    }
+
+    /// Waits until the index shows a revision.
+    pub(crate) async fn reached(&self, rev: store::Rev) {
+        self.index.reached(rev).await;
+    }
+
+    /// Applies an event to a record, with what it means for its node, in one batch.
+    pub(super) async fn apply(&self, id: ExecutionId, event: &Event<'_>) -> Result<(Execution, Step), Fault> {
+        let now = self.clock.wall();
+        let changed = self
+            .table
+            .update(&id, |execution, batch| {
+                let before = execution.clone();
+                if transition::apply(execution, event, now)? == Step::Same {
+                    return Ok::<_, Fault>(false);
+                }
+                transition::effects(&before, execution, now, batch)?;
+                if let Event::Report(report) = event
+                    && execution.status.terminal()
+                    && !report.result.is_empty()
+                {
+                    batch.ops.push(Op::Put(result_key(id), report.result.clone()));
+                }
+                Ok(true)
+            })
+            .await?;
+        let (execution, rev) = changed.ok_or_else(|| unknown(id))?;
+        match rev {
+            Some(rev) => {
+                self.index.reached(rev).await;
+                Ok((execution, Step::Changed))
+            }
+            None => Ok((execution, Step::Same)),
+        }
+    }
+
+    /// One execution.
+    ///
+    /// # Errors
+    /// `EXECUTION_NOT_FOUND`.
+    pub(crate) async fn get(&self, id: ExecutionId) -> Result<Execution, Fault> {
+        Ok(self.table.get(&id).await?.ok_or_else(|| unknown(id))?.record)
+    }
+
+    /// One execution in brief.
+    ///
+    /// # Errors
+    /// `EXECUTION_NOT_FOUND`.
+    pub(crate) fn brief(&self, id: ExecutionId) -> Result<Brief, Fault> {
+        self.index.get(id).ok_or_else(|| unknown(id))
+    }
+
+    async fn bytes(&self, key: String) -> Result<Bytes, Fault> {
+        Ok(self.store.get(&key).await?.map(|record| record.value).unwrap_or_default())
+    }
+
+    /// Its input.
+    pub(crate) async fn input(&self, id: ExecutionId) -> Result<Bytes, Fault> {
+        self.bytes(input_key(id)).await
+    }
+
+    /// Its result; empty before it has one.
+    pub(crate) async fn result(&self, id: ExecutionId) -> Result<Bytes, Fault> {
+        self.bytes(result_key(id)).await
+    }
+
+    /// A page in the order of creation, and where the next one begins.
+    pub(crate) async fn list(
+        &self,
+        filter: &Filter,
+        after: Option<ExecutionId>,
+        limit: usize,
+    ) -> Result<(Vec<Execution>, Option<ExecutionId>), Fault> {
+        let mut ids = self.index.select(filter, after, limit.saturating_add(1));
+        let more = ids.len() > limit;
+        ids.truncate(limit);
+        let next = ids.last().copied().filter(|_| more);
+        let mut found = Vec::with_capacity(ids.len());
+        for id in ids {
+            // One that was removed since the ids were read is left out.
+            found.extend(self.table.get(&id).await?.map(|versioned| versioned.record));
+        }
+        Ok((found, next))
+    }
+
+    /// Asks for an execution to stop; without a node it is cancelled at once.
+    ///
+    /// # Errors
+    /// `EXECUTION_NOT_FOUND`; `EXECUTION_ENDED` with its final status.
+    pub(crate) async fn cancel(&self, id: ExecutionId, reason: &str) -> Result<Execution, Fault> {
+        let reason = if reason.trim().is_empty() { "cancelled by request" } else { reason };
+        Ok(self.apply(id, &Event::Cancel(reason)).await?.0)
+    }
+
+    /// Asks every open execution of a task to stop.
+    pub(crate) async fn cancel_all(&self, task: TaskId, reason: &str) -> Result<(), Fault> {
+        for id in self.index.open_of(task) {
+            match self.apply(id, &Event::Cancel(reason)).await {
+                Err(fault) if !matches!(fault.kind, ErrorKind::Conflict | ErrorKind::NotFound) => return Err(fault),
+                // Ended or removed meanwhile, which is what was wanted.
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes what a node tells of an execution. Repeating is harmless.
+    ///
+    /// # Errors
+    /// `EXECUTION_NOT_FOUND`, `STALE_ATTEMPT`, a result over its limit.
+    pub(crate) async fn report(&self, report: &ExecutionReport) -> Result<(), Fault> {
+        if report.result.len() > MOST_RESULT {
+            let message = format!("result: {} bytes; {MOST_RESULT} are allowed", report.result.len());
+            return Err(Fault::new(ErrorKind::TooLarge, "RESULT_TOO_LARGE", message));
+        }
+        let (execution, step) = self.apply(report.execution_id, &Event::Report(report)).await?;
+        if step == Step::Same && execution.status != report.status {
+            let (id, told) = (report.execution_id, report.status);
+            tracing::debug!(execution = %id, %told, is = %execution.status, "a report came too late");
+        }
+        Ok(())
+    }
+
+    /// Waits for an execution to end, and answers with it as it is then.
+    pub(crate) async fn ended(&self, id: ExecutionId, within: Duration) -> Result<Execution, Fault> {
+        if let Some(end) = self.index.ended(id) {
+            // Whether it ended or time ran out shows in the record.
+            drop(tokio::time::timeout(within, end).await);
+        }
+        self.get(id).await
+    }
+
+    /// Resolves when an execution ends; none when it has.
+    pub(super) fn end_of(&self, id: ExecutionId) -> Option<tokio::sync::oneshot::Receiver<()>> {
+        self.index.ended(id)
+    }
+
+    /// Takes lines of a log; they are on disk when this returns.
+    ///
+    /// # Errors
+    /// `EXECUTION_NOT_FOUND`, `LOG_GAP`, `LOG_FINISHED`.
+    pub(crate) async fn append_logs(
+        &self,
+        id: ExecutionId,
+        lines: Vec<LogLine>,
+        finished: bool,
+    ) -> Result<Reach, Fault> {
+        self.brief(id)?;
+        let (added, reach) = self.logs.append(id, lines, finished).await?;
+        if !added.is_empty() {
+            self.bus.emit(Appended { execution_id: id, lines: added.into() });
+        }
+        Ok(reach)
+    }
+
+    /// Up to `limit` lines after a number, and whether there will ever be more.
+    pub(crate) async fn read_logs(&self, id: ExecutionId, after: u64, limit: usize) -> Result<(Page, bool), Fault> {
+        // Asked before the lines are read: whoever ended before has said everything by then.
+        let complete = self.no_more_lines(&self.brief(id)?);
+        let page = self.logs.page(id, after, limit).await?;
+        let complete = page.end && (complete || page.reach.finished);
+        Ok((page, complete))
+    }
+
+    /// Has an execution ended in a way that leaves nobody to deliver lines?
+    fn no_more_lines(&self, brief: &Brief) -> bool {
+        let deliverer = brief.node_uuid.and_then(|node| self.nodes.get(node));
+        brief.status.terminal()
+            && (brief.status == ExecutionStatus::Lost
+                || deliverer.is_none_or(|node| node.liveness == types::Liveness::Offline))
+    }
+
+    pub(super) fn log(&self, id: ExecutionId) -> Arc<Log> {
+        self.logs.get(id)
+    }
+}

@@ -1,0 +1,19 @@
+//! Nodes: who is registered, who lives, how loaded each is.
+//!
+//! ```text
+//!   register · update · delete ─► store ─► change ─► mirror ─► every read
+//!   heartbeat ─► pulses (memory) ─ sweep ─► online → offline → removed      only transitions are committed
+//!   load      ─► memory, gone with the process: agents send it again
+//! ```
+
+pub mod grpc;
+pub mod http;
+mod liveness;
+mod records;
+mod service;
+
+pub use records::NodeBeat;
+pub use service::{ClusterStats, Service};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,529 @@
+//! What can be done with nodes.
+
+use api::Registration;
+use bus::{Bus, Mirror};
+use futures_util::{StreamExt, stream};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
+};
+use store::{Batch, Guard, Rev, Store, Table};
+use supervise::{OnError, Scope};
+use tokio::{sync::watch, time::MissedTickBehavior};
+use types::{Clock, Fault, Keyed, Liveness, Node, NodeId, NodeResource};
+
+use super::{
+    liveness::{Pulses, Rules, TICK},
+    records::{self, NodeBeat, Word},
+};
+use crate::{
+    Config,
+    page::{Cut, Order, Page},
+};
+
+/// Transitions written at once by a sweep; group commit makes one disk write of them.
+const TOGETHER: usize = 256;
+/// Tries against other writers of the same record.
+const TRIES: usize = 64;
+
+/// Nodes of the registry.
+pub struct Service {
+    store: Store,
+    table: Table<Node>,
+    nodes: Mirror<Node>,
+    pulses: Mutex<Pulses>,
+    /// Load as last told; of registered nodes only.
+    resources: Mutex<BTreeMap<NodeId, NodeResource>>,
+    bus: Bus,
+    clock: Arc<dyn Clock>,
+}
+
+/// The registry's nodes in numbers. Counts go by liveness, averages over live nodes that told their load.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, utoipa::ToSchema)]
+pub struct ClusterStats {
+    /// All.
+    pub total_nodes: u64,
+    /// Online.
+    pub active_nodes: u64,
+    /// Offline.
+    pub inactive_nodes: u64,
+    /// Of the active ones, those that an operator marked `unhealthy`.
+    pub unhealthy_nodes: u64,
+    /// Of the active ones, those that told their load.
+    pub nodes_with_resources: u64,
+    /// Percent.
+    pub average_cpu_usage: f64,
+    /// Percent.
+    pub average_memory_usage: f64,
+    /// Bytes.
+    pub total_memory_bytes: i64,
+    /// Bytes.
+    pub total_used_memory_bytes: i64,
+    /// Of those, busy ones: cpu over 80 %, memory over 85 % or a one-minute load over 4.
+    pub high_load_nodes: u64,
+    /// So many nodes fell silent at once that nothing is removed and no work is taken away.
+    pub expiry_frozen: bool,
+}
+
+/// A change of a node by an operator; what is none stays.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Update {
+    pub ip_address: Option<String>,
+    pub port: Option<u16>,
+    pub http_port: Option<u16>,
+    pub metadata: Option<BTreeMap<String, String>>,
+    pub status: Option<Word>,
+}
+
+pub(super) fn not_found(id: NodeId) -> Fault {
+    Fault::not_found("NODE_NOT_FOUND", format!("no node {id} is registered"))
+}
+
+impl Service {
+    /// Reads the nodes and watches over them in `scope`.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn start(
+        store: &Store,
+        bus: &Bus,
+        clock: Arc<dyn Clock>,
+        config: Arc<Config>,
+        scope: &Scope,
+    ) -> Result<Arc<Self>, Fault> {
+        let nodes = bus.mirror::<Node, Arc<Node>>(scope, |node| node).await.map_err(crate::bus_fault)?;
+        let rules = Rules {
+            timeout: config.heartbeat_timeout,
+            sweep_every: config.cleanup_interval,
+            remove_after: config.remove_after,
+            interval: config.heartbeat_interval,
+        };
+        let now = clock.monotonic();
+        let mut pulses = Pulses::new(rules, now);
+        for node in nodes.read().values() {
+            pulses.adopt(node.id, now, node.last_heartbeat);
+        }
+        let service = Arc::new(Self {
+            store: store.clone(),
+            table: Table::new(store),
+            nodes,
+            pulses: Mutex::new(pulses),
+            resources: Mutex::default(),
+            bus: bus.clone(),
+            clock,
+        });
+        let watched = service.clone();
+        let restart = OnError::Restart { first: Duration::from_secs(1), most: Duration::from_secs(10) };
+        scope.spawn("liveness", restart, move |stop| {
+            let service = watched.clone();
+            async move {
+                let mut tick = tokio::time::interval(TICK);
+                tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+                loop {
+                    tokio::select! {
+                        () = stop.cancelled() => return Ok(()),
+                        _ = tick.tick() => service.tick().await,
+                    }
+                }
+            }
+        });
+        Ok(service)
+    }
+
+    fn pulses(&self) -> MutexGuard<'_, Pulses> {
+        self.pulses.lock().unwrap_or_else(|broken| broken.into_inner())
+    }
+
+    fn resources(&self) -> MutexGuard<'_, BTreeMap<NodeId, NodeResource>> {
+        self.resources.lock().unwrap_or_else(|broken| broken.into_inner())
+    }
+
+    /// Registers a node, or takes it up again under the id it kept: its first registration and an operator's
+    /// word stay, all else is as told now.
+    ///
+    /// # Errors
+    /// Names the field that is wrong; when the store fails.
+    pub async fn register(&self, registration: Registration) -> Result<Node, Fault> {
+        self.put(registration, None).await
+    }
+
+    /// The same, with an operator's word.
+    pub(super) async fn put(&self, registration: Registration, word: Option<Word>) -> Result<Node, Fault> {
+        records::registration(&registration)?;
+        let id = registration.id;
+        for _ in 0..TRIES {
+            let now = self.clock.wall();
+            let (node, rev) = if let Some(found) = self.table.get(&id).await? {
+                let kept = found.record;
+                let status_override = match &word {
+                    None => kept.status_override.clone(),
+                    Some(Word::Clear) => None,
+                    Some(Word::Set(word)) => Some(word.clone()),
+                };
+                let node = told(&registration, status_override, kept.registered_at, now);
+                // After an outage of ours every agent comes back: what is known already needs no write.
+                if (Node { last_heartbeat: now, ..kept.clone() }) == node {
+                    (kept, None)
+                } else {
+                    let at = Guard::At(node.key(), found.modified);
+                    (node.clone(), Some(self.store.commit(Batch::new().guard(at).put(node.key(), store::encode(&node)?)).await))
+                }
+            } else {
+                let status_override = match &word {
+                    Some(Word::Set(word)) => Some(word.clone()),
+                    _ => None,
+                };
+                let node = told(&registration, status_override, now, now);
+                let inserted = self.table.insert(&node, Batch::new()).await;
+                (node, Some(inserted))
+            };
+            match rev {
+                Some(Err(store::Error::Conflict(_))) => continue,
+                Some(rev) => self.nodes.reached(rev?).await,
+                None => {}
+            }
+            self.pulses().register(id, self.clock.monotonic(), now);
+            return Ok(self.shown(&node));
+        }
+        Err(busy(id))
+    }
+
+    /// A sign of life; answers when to give the next.
+    ///
+    /// # Errors
+    /// `NODE_NOT_FOUND`: the node must register again.
+    pub async fn heartbeat(&self, id: NodeId, health: BTreeMap<String, String>) -> Result<Duration, Fault> {
+        records::health(&health)?;
+        let node = self.get(id).ok_or_else(|| not_found(id))?;
+        self.pulses().beat(id, self.clock.monotonic(), self.clock.wall());
+        if node.liveness == Liveness::Offline {
+            tracing::info!(node = %id, "node is back");
+            self.set_liveness(id, Liveness::Online, |_| true).await?;
+        }
+        self.bus.emit(NodeBeat { node: id, health });
+        Ok(self.next_heartbeat())
+    }
+
+    /// When an agent shall give its next sign of life: stretched while there are many, scattered by a quarter.
+    pub fn next_heartbeat(&self) -> Duration {
+        let pace = self.pulses().pace();
+        supervise::backoff(pace, pace, 0)
+    }
+
+    /// Takes note of a node's load. In memory only.
+    ///
+    /// # Errors
+    /// `NODE_NOT_FOUND`, or names the field that is wrong.
+    pub async fn update_resource(&self, id: NodeId, mut resource: NodeResource) -> Result<(), Fault> {
+        records::resource(&resource)?;
+        resource.updated_at = self.clock.wall();
+        let mut resources = self.resources();
+        // Asked under the lock: a node that is removed now takes its load with it.
+        if self.get(id).is_none() {
+            return Err(not_found(id));
+        }
+        resources.insert(id, resource);
+        Ok(())
+    }
+
+    /// An agent says that it stops (`draining`) or has stopped (`offline`).
+    ///
+    /// # Errors
+    /// `NODE_NOT_FOUND`; another word.
+    pub async fn leave(&self, id: NodeId, status: &str) -> Result<(), Fault> {
+        match status {
+            "draining" => {
+                let changed = self
+                    .table
+                    .update(&id, |node, _| {
+                        let new = !node.leaving;
+                        node.leaving = true;
+                        Ok::<_, store::Error>(new)
+                    })
+                    .await?;
+                self.seen(changed.ok_or_else(|| not_found(id))?.1).await;
+                Ok(())
+            }
+            "offline" => self.set_liveness(id, Liveness::Offline, |_| true).await,
+            other => {
+                let other = types::id::clip(other);
+                Err(Fault::invalid_field("status", format!("{other:?} is neither draining nor offline")))
+            }
+        }
+    }
+
+    /// Changes what an operator may change. Not a sign of life.
+    pub(super) async fn update(&self, id: NodeId, update: Update) -> Result<Node, Fault> {
+        if let Some(address) = &update.ip_address {
+            records::address("ip_address", address)?;
+        }
+        if let Some(metadata) = &update.metadata {
+            records::labels("metadata", metadata)?;
+        }
+        let changed = self
+            .table
+            .update(&id, |node, _| {
+                let before = node.clone();
+                if let Some(address) = &update.ip_address {
+                    node.ip_address.clone_from(address);
+                }
+                node.port = update.port.unwrap_or(node.port);
+                node.http_port = update.http_port.unwrap_or(node.http_port);
+                if let Some(metadata) = &update.metadata {
+                    node.metadata.clone_from(metadata);
+                }
+                match &update.status {
+                    None => {}
+                    Some(Word::Clear) => node.status_override = None,
+                    Some(Word::Set(word)) => node.status_override = Some(word.clone()),
+                }
+                Ok::<_, store::Error>(*node != before)
+            })
+            .await?;
+        let (node, rev) = changed.ok_or_else(|| not_found(id))?;
+        self.seen(rev).await;
+        Ok(self.shown(&node))
+    }
+
+    /// Removes a node and its load.
+    ///
+    /// # Errors
+    /// `NODE_NOT_FOUND`; when the store fails.
+    pub async fn delete(&self, id: NodeId) -> Result<(), Fault> {
+        if self.remove(id, |_| true).await? { Ok(()) } else { Err(not_found(id)) }
+    }
+
+    /// Removes a node if it still is as `judge` wants it.
+    async fn remove(&self, id: NodeId, judge: impl Fn(&Node) -> bool) -> Result<bool, Fault> {
+        for _ in 0..TRIES {
+            let Some(found) = self.table.get(&id).await? else { return Ok(false) };
+            if !judge(&found.record) {
+                return Ok(false);
+            }
+            let key = found.record.key();
+            match self.store.commit(Batch::new().guard(Guard::At(key.clone(), found.modified)).delete(key)).await {
+                Ok(rev) => {
+                    self.nodes.reached(rev).await;
+                    self.pulses().forget(id);
+                    self.resources().remove(&id);
+                    return Ok(true);
+                }
+                Err(store::Error::Conflict(_)) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(busy(id))
+    }
+
+    /// Writes a transition, if `judge` still wants it when the record is at hand.
+    async fn set_liveness(&self, id: NodeId, to: Liveness, judge: impl Fn(&Self) -> bool) -> Result<(), Fault> {
+        let heard = self.pulses().heard_at(id);
+        let changed = self
+            .table
+            .update(&id, |node, _| {
+                if node.liveness == to || !judge(self) {
+                    return Ok::<_, store::Error>(false);
+                }
+                node.liveness = to;
+                node.last_heartbeat = heard.unwrap_or(node.last_heartbeat);
+                // Its agent has ended: whatever it comes back as is not the one that was leaving.
+                node.leaving &= to == Liveness::Online;
+                Ok(true)
+            })
+            .await?;
+        self.seen(changed.ok_or_else(|| not_found(id))?.1).await;
+        Ok(())
+    }
+
+    async fn seen(&self, rev: Option<Rev>) {
+        if let Some(rev) = rev {
+            self.nodes.reached(rev).await;
+        }
+    }
+
+    /// One look at the clock and, when it is time, at the nodes. Failures are logged: the next sweep tries again.
+    pub(super) async fn tick(&self) {
+        let now = self.clock.monotonic();
+        let verdict = {
+            let mut pulses = self.pulses();
+            if let Some(pause) = pulses.tick(now) {
+                let seconds = pause.as_secs();
+                tracing::warn!(seconds, "this process was stopped for a while; every node gets its full time again");
+            }
+            if !pulses.sweep_due(now) {
+                return;
+            }
+            let nodes: Vec<_> = self.nodes.read().values().map(|node| (node.id, node.liveness)).collect();
+            pulses.sweep(now, &nodes)
+        };
+        match verdict.brake {
+            Some(true) => tracing::error!(
+                silent = verdict.silent.len(),
+                "most nodes fell silent at once: is it the network, or this host? They are shown as offline, but \
+                 nothing is removed until most are back or deleted by hand"
+            ),
+            Some(false) => tracing::info!("enough nodes are back: removal goes on"),
+            None => {}
+        }
+        stream::iter(verdict.silent).for_each_concurrent(TOGETHER, |id| self.mark_offline(id)).await;
+        stream::iter(verdict.expired).for_each_concurrent(TOGETHER, |id| self.expire(id)).await;
+    }
+
+    async fn mark_offline(&self, id: NodeId) {
+        let silent = |service: &Self| service.pulses().is_silent(id, service.clock.monotonic());
+        match self.set_liveness(id, Liveness::Offline, silent).await {
+            // Heard of while that was written: the heartbeat saw it online and wrote nothing.
+            Ok(()) if !silent(self) => {
+                if let Err(error) = self.set_liveness(id, Liveness::Online, |_| true).await {
+                    tracing::error!(node = %id, %error, "cannot mark a node online; its next heartbeat will");
+                }
+            }
+            Ok(()) => tracing::warn!(node = %id, "node is silent and now offline"),
+            Err(fault) if fault.kind == types::ErrorKind::NotFound => {}
+            Err(error) => tracing::error!(node = %id, %error, "cannot mark a silent node offline"),
+        }
+    }
+
+    async fn expire(&self, id: NodeId) {
+        match self.remove(id, |node| node.liveness == Liveness::Offline).await {
+            Ok(true) => tracing::warn!(node = %id, "node was offline for too long and is removed"),
+            Ok(false) => {}
+            Err(error) => tracing::error!(node = %id, %error, "cannot remove a node"),
+        }
+    }
+
+    /// A node.
+    pub fn get(&self, id: NodeId) -> Option<Arc<Node>> {
+        self.nodes.get(&id.to_string())
+    }
+
+    /// A node with the time it was really heard of last.
+    pub(super) fn view(&self, id: NodeId) -> Result<Node, Fault> {
+        self.get(id).map(|node| self.shown(&node)).ok_or_else(|| not_found(id))
+    }
+
+    fn shown(&self, node: &Node) -> Node {
+        let mut shown = node.clone();
+        if let Some(heard) = self.pulses().heard_at(node.id) {
+            shown.last_heartbeat = heard;
+        }
+        shown
+    }
+
+    /// Nodes in the order of their ids, which for those we named is the order of registration; `status` is what
+    /// they show.
+    pub(super) fn list(&self, status: Option<&str>, page: &Page) -> Cut<Node> {
+        let cut = {
+            let nodes = self.nodes.read();
+            let wanted = nodes.iter().filter(|(_, node)| status.is_none_or(|status| node.status() == status));
+            page.cut(Order::Rising, wanted.map(|(id, node)| (id, node.clone())))
+        };
+        Cut { items: cut.items.iter().map(|node| self.shown(node)).collect(), total: cut.total, next: cut.next }
+    }
+
+    /// All nodes that show a status.
+    pub(super) fn all(&self, status: Option<&str>) -> Vec<Node> {
+        let nodes: Vec<_> = self.nodes.read().values().cloned().collect();
+        let wanted = nodes.iter().filter(|node| status.is_none_or(|status| node.status() == status));
+        wanted.map(|node| self.shown(node)).collect()
+    }
+
+    /// A node's load as last told.
+    pub fn resource(&self, id: NodeId) -> Option<NodeResource> {
+        self.resources().get(&id).cloned()
+    }
+
+    /// Loads, in the order of their nodes' ids; of these nodes, or of all.
+    pub(super) fn list_resources(&self, of: Option<&[NodeId]>, page: &Page) -> Cut<(NodeId, NodeResource)> {
+        let resources = self.resources();
+        let wanted = resources.iter().filter(|(id, _)| of.is_none_or(|of| of.contains(id)));
+        page.cut(Order::Rising, wanted.map(|(id, resource)| (id.to_string(), (*id, resource.clone()))))
+    }
+
+    /// Loads of these nodes, or of all.
+    pub(super) fn all_resources(&self, of: &[NodeId]) -> Vec<(NodeId, NodeResource)> {
+        let resources = self.resources();
+        if of.is_empty() {
+            return resources.iter().map(|(id, resource)| (*id, resource.clone())).collect();
+        }
+        of.iter().filter_map(|id| Some((*id, resources.get(id)?.clone()))).collect()
+    }
+
+    /// Nodes that may get new work of this kind, with their load.
+    pub fn candidates(&self, runtime: &str) -> Vec<(NodeId, Option<NodeResource>)> {
+        let fit: Vec<_> = self
+            .nodes
+            .read()
+            .values()
+            .filter(|node| node.takes_work() && node.has_runtime(runtime))
+            .map(|node| node.id)
+            .collect();
+        let resources = self.resources();
+        fit.into_iter().map(|id| (id, resources.get(&id).cloned())).collect()
+    }
+
+    /// Moves when any node has changed.
+    pub fn watch(&self) -> watch::Receiver<Rev> {
+        self.nodes.watch()
+    }
+
+    /// Did so many nodes fall silent at once that nobody's work may be taken away now?
+    pub fn braked(&self) -> bool {
+        self.pulses().braked()
+    }
+
+    /// The nodes in numbers.
+    pub fn stats(&self) -> ClusterStats {
+        let mut stats = ClusterStats { expiry_frozen: self.braked(), ..ClusterStats::default() };
+        let nodes: Vec<_> = self.nodes.read().values().cloned().collect();
+        let resources = self.resources();
+        let (mut cpu, mut memory) = (0.0, 0.0);
+        for node in nodes {
+            stats.total_nodes += 1;
+            if node.liveness == Liveness::Offline {
+                stats.inactive_nodes += 1;
+                continue;
+            }
+            stats.active_nodes += 1;
+            stats.unhealthy_nodes += u64::from(node.status() == "unhealthy");
+            let Some(resource) = resources.get(&node.id) else { continue };
+            stats.nodes_with_resources += 1;
+            stats.high_load_nodes += u64::from(resource.high_load());
+            stats.total_memory_bytes = stats.total_memory_bytes.saturating_add(resource.total_memory_bytes);
+            stats.total_used_memory_bytes = stats.total_used_memory_bytes.saturating_add(resource.used_memory_bytes);
+            cpu += resource.cpu_usage_percent;
+            memory += resource.memory_usage_percent;
+        }
+        if stats.nodes_with_resources > 0 {
+            stats.average_cpu_usage = cpu / stats.nodes_with_resources as f64;
+            stats.average_memory_usage = memory / stats.nodes_with_resources as f64;
+        }
+        stats
+    }
+}
+
+/// The record of what an agent says now.
+fn told(
+    registration: &Registration,
+    status_override: Option<String>,
+    registered_at: types::Timestamp,
+    now: types::Timestamp,
+) -> Node {
+    Node {
+        id: registration.id,
+        ip_address: registration.ip_address.clone(),
+        port: registration.port,
+        http_port: registration.http_port,
+        metadata: registration.metadata.clone(),
+        liveness: Liveness::Online,
+        status_override,
+        leaving: false,
+        registered_at,
+        last_heartbeat: now,
+    }
+}
+
+fn busy(id: NodeId) -> Fault {
+    Fault::conflict("NODE_BUSY", format!("node {id} is being changed by others all the time; try again"))
+}

@@ -1,0 +1,156 @@
+//! What can be done with tasks.
+
+use std::sync::Arc;
+use store::{Batch, Guard, Keyed, Op, Store, Table, encode};
+use types::{Assignment, AssignmentKind, Clock, Execution, Fault, NodeId, Task, TaskId, TaskPriority, TaskStatus};
+
+use super::records::{NewTask, Seen};
+use crate::{
+    executions::{self, NewRun},
+    page::{Cut, Order, Page},
+};
+
+/// Result addresses shown of a task.
+const MOST_RESULTS: usize = 10;
+
+/// Tasks.
+pub struct Service {
+    store: Store,
+    table: Table<Task>,
+    clock: Arc<dyn Clock>,
+    executions: Arc<executions::Service>,
+}
+
+/// Which tasks; nothing given matches all.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Wanted {
+    pub(crate) node_uuid: Option<NodeId>,
+    pub(crate) status: Option<TaskStatus>,
+    pub(crate) priority: Option<TaskPriority>,
+}
+
+impl Service {
+    /// On a store; the live map of tasks is that of the executions.
+    ///
+    /// # Errors
+    /// When the work left by a stop cannot be finished.
+    pub async fn start(
+        store: &Store,
+        clock: Arc<dyn Clock>,
+        executions: Arc<executions::Service>,
+    ) -> Result<Arc<Self>, Fault> {
+        let service = Self { store: store.clone(), table: Table::new(store), clock, executions };
+        service.executions.cancel_abandoned().await?;
+        Ok(Arc::new(service))
+    }
+
+    /// Registers a task and, if it has something to run, its first execution, in one batch.
+    ///
+    /// # Errors
+    /// Names the field; those of the store.
+    pub(crate) async fn register(&self, new: NewTask) -> Result<(Seen, Option<Execution>), Fault> {
+        let task = new.into_task(self.clock.wall())?;
+        let mut batch = Batch::new().guard(Guard::Absent(task.key())).put(task.key(), encode(&task)?);
+        let mut first = None;
+        if task.executable.is_some() {
+            let run = NewRun { first: true, ..NewRun::default() };
+            first = Some(self.executions.draft(&task, &run, &mut batch)?);
+        } else if let Some(told) = self.telling(&task) {
+            batch.ops.push(Op::Put(told.key(), encode(&told)?));
+        }
+        let rev = self.store.commit(batch).await?;
+        self.executions.tasks().reached(rev).await;
+        let execution = match first {
+            Some((execution, reserved)) => {
+                self.executions.reached(rev).await;
+                drop(reserved);
+                Some(execution)
+            }
+            None => None,
+        };
+        Ok((self.see(Arc::new(task)), execution))
+    }
+
+    /// A task without anything to run is told to the node it is bound to.
+    fn telling(&self, task: &Task) -> Option<Assignment> {
+        Some(Assignment {
+            node_uuid: task.node_uuid?,
+            task_id: task.id,
+            execution_id: None,
+            attempt: 0,
+            kind: AssignmentKind::Create,
+            at: task.registered_at,
+        })
+    }
+
+    /// A task with what its executions make of it, without the list of its results.
+    fn brief(&self, task: Arc<Task>) -> Seen {
+        let (started, last) = self.executions.runs(task.id);
+        let status = match task.status {
+            TaskStatus::Registered if started => TaskStatus::Active,
+            status => status,
+        };
+        Seen { task, status, last, results: Vec::new() }
+    }
+
+    fn see(&self, task: Arc<Task>) -> Seen {
+        let mut seen = self.brief(task);
+        seen.results = self.executions.recent_results(seen.task.id, MOST_RESULTS);
+        seen
+    }
+
+    /// One task.
+    ///
+    /// # Errors
+    /// `TASK_NOT_FOUND`.
+    pub(crate) fn get(&self, id: TaskId) -> Result<Seen, Fault> {
+        Ok(self.see(self.executions.task(id)?))
+    }
+
+    /// A page of the matching tasks in the order of registration, and how many match in all.
+    pub(crate) fn list(&self, wanted: Wanted, page: &Page) -> Cut<Seen> {
+        let tasks: Vec<(String, Arc<Task>)> = {
+            let tasks = self.executions.tasks().read();
+            let fits = |task: &Task| {
+                wanted.node_uuid.is_none_or(|node| task.node_uuid == Some(node))
+                    && wanted.priority.is_none_or(|priority| task.priority == priority)
+            };
+            tasks.iter().filter(|(_, task)| fits(task)).map(|(id, task)| (id.clone(), task.clone())).collect()
+        };
+        let seen = tasks.into_iter().map(|(id, task)| (id, self.brief(task)));
+        let mut cut = page.cut(
+            Order::Rising,
+            seen.filter(|(_, seen)| wanted.status.is_none_or(|status| seen.status == status)),
+        );
+        for seen in &mut cut.items {
+            seen.results = self.executions.recent_results(seen.task.id, MOST_RESULTS);
+        }
+        cut
+    }
+
+    /// Removes a task with what its node was told of it, and asks its open executions to stop.
+    ///
+    /// # Errors
+    /// `TASK_NOT_FOUND`.
+    pub(crate) async fn remove(&self, id: TaskId, reason: &str) -> Result<(), Fault> {
+        let task = self.executions.task(id)?;
+        let mut with = Batch::new();
+        if task.executable.is_none()
+            && let Some(told) = self.telling(&task)
+        {
+            with = with.delete(told.key());
+        }
+        let rev = match self.table.delete(&id, with).await {
+            Ok(rev) => rev.ok_or_else(|| super::unknown(id))?,
+            // Tasks do not change: somebody else removed it.
+            Err(store::Error::Conflict(_)) => return Err(super::unknown(id)),
+            Err(error) => return Err(error.into()),
+        };
+        self.executions.tasks().reached(rev).await;
+        let reason = match reason.trim() {
+            "" => "its task was removed".to_owned(),
+            reason => format!("its task was removed: {}", types::id::clip(reason)),
+        };
+        self.executions.cancel_all(id, &reason).await
+    }
+}

@@ -1,0 +1,291 @@
+//! Builds the parts of a role, hands them to each other, and stops them in order.
+//!
+//! ```text
+//!   settings ─► bind every socket ─► take data directories ─► store ─► bus ─► sms ─► spearlet ─► ready ─► signal ─► stop
+//! ```
+//! With both roles in one process the agent gets the registry as an object; alone, a gRPC client of the same trait.
+
+use runtime::Runtimes;
+use net::{Access, Listener, ServeOptions, Sockets, Token, readiness::Readiness};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use store::{DataDir, Store};
+use supervise::{OnError, Phase, Scope, Supervisor};
+use types::{Clock, SystemClock};
+
+use crate::{
+    config::{Engine, Listen, Resolved, SmsSettings, SpearletSettings, TokenSource, WasmSettings},
+    stopped::Stopped,
+};
+
+/// Where the registry's REST interface is when nobody says otherwise.
+const SMS_HTTP: &str = "127.0.0.1:8080";
+
+/// Where a running process can be reached, for banners and tests.
+#[derive(Clone, Debug, Default)]
+pub struct Running {
+    /// Listener and address, in the order they were bound: `sms/http` ….
+    pub listeners: Vec<(&'static str, SocketAddr)>,
+    /// A token that was made or found by ourselves, and the file it is kept in.
+    pub token: Option<MadeToken>,
+}
+
+/// A token that no setting names.
+#[derive(Clone, Debug)]
+pub struct MadeToken {
+    /// The token.
+    pub token: Token,
+    /// Where it is kept.
+    pub path: PathBuf,
+    /// Was it made just now?
+    pub new: bool,
+}
+
+impl Running {
+    /// The address of a listener.
+    pub fn address(&self, listener: &str) -> Option<SocketAddr> {
+        self.listeners.iter().find(|(name, _)| *name == listener).map(|(_, address)| *address)
+    }
+}
+
+/// The listeners of one role.
+struct Pair {
+    grpc: Listener,
+    http: Listener,
+}
+
+/// What every part of the process shares.
+struct House {
+    supervisor: Supervisor,
+    clock: Arc<dyn Clock>,
+    readiness: Readiness,
+    token: Option<Token>,
+    insecure: bool,
+    allowed_hosts: Vec<String>,
+    program: PathBuf,
+    running: Running,
+}
+
+/// Runs the roles until `signal`; tells `ready` where they listen as soon as they answer. `program` is the path of
+/// this binary: modules are compiled in children of it.
+///
+/// # Errors
+/// Why the process could not start or had to end, with its exit code.
+pub async fn serve(
+    settings: Resolved,
+    program: PathBuf,
+    signal: impl Future<Output = ()>,
+    ready: impl FnOnce(&Running),
+) -> Result<(), Stopped> {
+    let supervisor = Supervisor::new(settings.shutdown);
+    let mut house = House {
+        readiness: Readiness::new().until(supervisor.stopping()),
+        clock: Arc::new(SystemClock::new()),
+        token: configured_token(&settings.auth.token)?,
+        insecure: settings.auth.insecure_no_auth,
+        allowed_hosts: settings.auth.allowed_hosts,
+        program,
+        running: Running::default(),
+        supervisor,
+    };
+    let sms_sockets = match &settings.sms {
+        Some(sms) => Some(house.bind(("sms/grpc", &sms.grpc), ("sms/http", &sms.http)).await?),
+        None => None,
+    };
+    let agent_sockets = match &settings.spearlet {
+        Some(agent) => Some(house.bind(("spearlet/grpc", &agent.grpc), ("spearlet/http", &agent.http)).await?),
+        None => None,
+    };
+    let mut stores = Vec::new();
+    let mut local = None;
+    if let (Some(sms), Some(sockets)) = (settings.sms, sms_sockets) {
+        local = Some(house.start_sms(sms, sockets, &mut stores).await?);
+    }
+    if let (Some(agent), Some(sockets)) = (settings.spearlet, agent_sockets) {
+        house.start_spearlet(agent, sockets, local, &mut stores).await?;
+    }
+    house.supervisor.watchdog();
+    house.supervisor.ready();
+    for (listener, address) in &house.running.listeners {
+        tracing::info!(listener, %address, "listening");
+    }
+    tracing::info!("ready");
+    ready(&house.running);
+    let ended = house.supervisor.run(signal).await;
+    match (ended, stores.iter().find_map(Store::failure)) {
+        (Err(failure), Some(store::Error::Failed { .. })) => Err(Stopped::disk(failure)),
+        (Err(failure), _) => Err(Stopped::failed(failure)),
+        (Ok(()), _) => Ok(()),
+    }
+}
+
+fn configured_token(source: &TokenSource) -> Result<Option<Token>, Stopped> {
+    match source {
+        TokenSource::None => Ok(None),
+        TokenSource::File(path) => Token::from_file(path).map(Some).map_err(Stopped::usage),
+        TokenSource::Text(text) => {
+            use secrecy::ExposeSecret;
+            Token::from_text(text.expose_secret()).map(Some).map_err(Stopped::usage)
+        }
+    }
+}
+
+impl House {
+    async fn bind(&mut self, grpc: (&'static str, &Listen), http: (&'static str, &Listen)) -> Result<Pair, Stopped> {
+        let grpc = Sockets::bind(grpc.0, &grpc.1.setting, grpc.1.addr).await.map_err(Stopped::bind)?;
+        let http = Sockets::bind(http.0, &http.1.setting, http.1.addr).await.map_err(Stopped::bind)?;
+        for listener in [&grpc, &http] {
+            self.running.listeners.push((listener.name(), listener.local_addr()));
+        }
+        Ok(Pair { grpc, http })
+    }
+
+    /// Who may come in: without a configured token, loopback is open and everything else wants the token that is
+    /// kept in the data directory.
+    fn access(&mut self, listener: &Listener, data: &DataDir) -> Result<Access, Stopped> {
+        if self.insecure {
+            tracing::warn!(listener = listener.name(), "insecure: anybody who reaches this address may do anything");
+            return Ok(Access::open("--insecure-no-auth"));
+        }
+        if let Some(token) = &self.token {
+            return Ok(Access::token(token.clone()).allow_hosts(&self.allowed_hosts));
+        }
+        if listener.is_loopback() {
+            return Ok(Access::loopback(&self.allowed_hosts));
+        }
+        let (token, path, new) = Token::load_or_create(data.path(), "token").map_err(Stopped::usage)?;
+        tracing::info!(listener = listener.name(), token_file = %path.display(), new, "callers need the token in this file");
+        self.running.token = Some(MadeToken { token: token.clone(), path, new });
+        Ok(Access::token(token))
+    }
+
+    async fn open_store(&self, data: &DataDir, engine: Engine, name: &str) -> Result<Store, Stopped> {
+        let scope = self.supervisor.scope(Phase::Store, name);
+        Ok(match engine {
+            Engine::Memory => Store::start(Arc::new(store::Memory::new()), &scope),
+            Engine::Redb => {
+                let config = store::redb::Config::new(data.clone(), self.clock.clone());
+                let opened = tokio::task::spawn_blocking(move || store::Redb::open(config)).await;
+                let engine = opened.map_err(Stopped::failed)?.map_err(Stopped::store)?;
+                Store::start(Arc::new(engine), &scope)
+            }
+        })
+    }
+
+    async fn start_sms(
+        &mut self,
+        settings: SmsSettings,
+        sockets: Pair,
+        stores: &mut Vec<Store>,
+    ) -> Result<Arc<dyn api::Control>, Stopped> {
+        let data = DataDir::open(&settings.data_dir).map_err(Stopped::store)?;
+        let access = (self.access(&sockets.grpc, &data)?, self.access(&sockets.http, &data)?);
+        let store = self.open_store(&data, settings.engine, "sms/store").await?;
+        stores.push(store.clone());
+        let bus = bus::Bus::start(&store, &self.supervisor.scope(Phase::Bus, "sms/bus"));
+        let retention = self.supervisor.scope(Phase::Store, "sms/store");
+        store::retention::start(&store, &retention, self.clock.clone(), store::Retention::default());
+        let storage = self.readiness.check("sms/store");
+        let deps = sms::Deps {
+            store: store.clone(),
+            bus,
+            clock: self.clock.clone(),
+            data_dir: data.path().to_owned(),
+            config: settings.config,
+        };
+        let sms = sms::Sms::start(deps, &self.supervisor).await.map_err(Stopped::fault)?;
+        storage.set_ready();
+        let control = sms.control();
+        let http = sms.http().merge(self.readiness.router());
+        self.open_doors(sockets, access, http, sms.grpc().map_err(Stopped::fault)?);
+        Ok(control)
+    }
+
+    async fn start_spearlet(
+        &mut self,
+        settings: SpearletSettings,
+        sockets: Pair,
+        local: Option<Arc<dyn api::Control>>,
+        stores: &mut Vec<Store>,
+    ) -> Result<(), Stopped> {
+        let data = DataDir::open(&settings.data_dir).map_err(Stopped::store)?;
+        let access = (self.access(&sockets.grpc, &data)?, self.access(&sockets.http, &data)?);
+        let store = self.open_store(&data, Engine::Redb, "spearlet/store").await?;
+        stores.push(store.clone());
+        let retention = self.supervisor.scope(Phase::Store, "spearlet/store");
+        store::retention::start(&store, &retention, self.clock.clone(), store::Retention::default());
+        let wasm = self.wasm(&settings.wasm, data.path().join("modules"))?;
+        let control = match (local, &settings.sms_addr) {
+            (Some(local), _) => Some(local),
+            (None, Some(grpc)) => Some(self.remote(grpc, settings.sms_http_addr.as_deref().unwrap_or(SMS_HTTP))?),
+            (None, None) => None,
+        };
+        let deps = spearlet::Deps {
+            control,
+            runtimes: Runtimes::new().with(Arc::new(wasm)),
+            store,
+            clock: self.clock.clone(),
+            data_dir: data.path().to_owned(),
+            addresses: spearlet::Addresses { grpc: sockets.grpc.local_addr(), http: sockets.http.local_addr() },
+            config: settings.config,
+        };
+        let agent = spearlet::Spearlet::start(deps, &self.supervisor).await.map_err(Stopped::fault)?;
+        self.watch_registry(&agent);
+        let http = agent.http().merge(self.readiness.router());
+        self.open_doors(sockets, access, http, agent.grpc().map_err(Stopped::fault)?);
+        Ok(())
+    }
+
+    fn wasm(&self, settings: &WasmSettings, cache_dir: PathBuf) -> Result<wasm::Wasm, Stopped> {
+        let mut config = wasm::Config::new(&self.program, cache_dir);
+        config.cache_bytes = settings.cache_bytes;
+        config.concurrency = settings.concurrency;
+        config.compile_concurrency = settings.compile_concurrency.unwrap_or(config.compile_concurrency);
+        config.compile_memory_bytes = settings.compile_memory_bytes;
+        config.clock = self.clock.clone();
+        let wasm = wasm::Wasm::new(config);
+        wasm.map_err(|error| Stopped::failed(format!("the runtime for WebAssembly does not work here: {error}")))
+    }
+
+    /// A registry in another process.
+    fn remote(&self, grpc: &str, http: &str) -> Result<Arc<dyn api::Control>, Stopped> {
+        let channel = net::channel::connect(grpc, self.token.clone(), net::channel::ConnectOptions::default());
+        let rules = net::client::FetchRules {
+            allow_http: true,
+            allow_hosts: vec![http.to_owned()],
+            max_bytes: 1 << 30,
+            ..net::client::FetchRules::default()
+        };
+        let files = net::client::Fetcher::new(rules).map_err(Stopped::fault)?;
+        let channel = channel.map_err(Stopped::fault)?;
+        Ok(Arc::new(api::grpc::RemoteControl::new(channel, http, files, self.token.clone())))
+    }
+
+    /// Readiness follows the agent's connection.
+    fn watch_registry(&self, agent: &spearlet::Spearlet) {
+        let (check, agent) = (self.readiness.check("spearlet/registry"), agent.clone());
+        self.supervisor.scope(Phase::Report, "spearlet").spawn("readiness", OnError::Log, move |stop| {
+            let (check, agent) = (check.clone(), agent.clone());
+            async move {
+                let mut tick = tokio::time::interval(Duration::from_millis(500));
+                loop {
+                    match agent.not_ready() {
+                        None => check.set_ready(),
+                        Some(reason) => check.set_not_ready(reason),
+                    }
+                    tokio::select! {
+                        () = stop.cancelled() => return Ok(()),
+                        _ = tick.tick() => {}
+                    }
+                }
+            }
+        });
+    }
+
+    /// Begins to answer.
+    fn open_doors(&self, sockets: Pair, access: (Access, Access), http: axum::Router, grpc: axum::Router) {
+        let scope: Scope = self.supervisor.scope(Phase::Intake, "listen");
+        let stopping = self.supervisor.stopping();
+        net::serve(sockets.http, http, access.1, ServeOptions::default(), &scope, stopping.clone());
+        net::serve(sockets.grpc, grpc, access.0, ServeOptions::default(), &scope, stopping);
+    }
+}

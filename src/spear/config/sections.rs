@@ -1,0 +1,234 @@
+//! The settings as types, one struct per section. The table of settings says what each is for; a key that is
+//! missing here, or here but not there, fails a test.
+
+use secrecy::SecretString;
+use serde::{Deserialize, Deserializer};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+/// Everything.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Sections {
+    pub enable_swagger: bool,
+    #[serde(deserialize_with = "millis")]
+    pub heartbeat_timeout: Duration,
+    #[serde(deserialize_with = "millis")]
+    pub heartbeat_interval: Duration,
+    #[serde(deserialize_with = "millis")]
+    pub cleanup_interval: Duration,
+    #[serde(deserialize_with = "millis")]
+    pub remove_after: Duration,
+    pub max_upload_bytes: u64,
+    pub execution_log_max_bytes: u64,
+    pub executions_kept_per_task: usize,
+    #[serde(deserialize_with = "millis")]
+    pub sync_wait: Duration,
+    pub grpc: Listener,
+    pub http: Listener,
+    pub database: Database,
+    pub log: Log,
+    pub auth: Auth,
+    pub shutdown: Shutdown,
+    pub spearlet: Spearlet,
+}
+
+/// A listener.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Listener {
+    pub addr: SocketAddr,
+}
+
+/// `[database]`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Database {
+    pub db_type: DbType,
+    pub path: PathBuf,
+}
+
+/// The store's engine as the operator names it.
+#[derive(Clone, Copy, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum DbType {
+    Redb,
+    Memory,
+    Sled,
+    Rocksdb,
+}
+
+/// `[log]` and `[spearlet.logging]`.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct Log {
+    /// How much.
+    pub level: LogLevel,
+    /// In which form.
+    pub format: LogFormat,
+    /// Where to; none: standard error.
+    pub file: Option<PathBuf>,
+}
+
+/// How much is logged.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum LogLevel {
+    /// Everything.
+    Trace,
+    /// What helps us.
+    Debug,
+    /// What operators want to know.
+    Info,
+    /// What they should look at.
+    Warn,
+    /// What went wrong.
+    Error,
+    /// Nothing.
+    Off,
+}
+
+/// The form of a log line.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// Pretty on a terminal, JSON elsewhere.
+    Auto,
+    /// One line with names and colours.
+    Pretty,
+    /// One short line.
+    Compact,
+    /// One JSON object.
+    Json,
+}
+
+/// `[auth]`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Auth {
+    #[serde(default, deserialize_with = "secret")]
+    pub token: Option<SecretString>,
+    pub token_file: Option<PathBuf>,
+    pub insecure_no_auth: bool,
+    #[serde(default)]
+    pub allowed_hosts: Vec<String>,
+}
+
+/// `[shutdown]`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Shutdown {
+    #[serde(deserialize_with = "millis")]
+    pub timeout: Duration,
+}
+
+/// `[spearlet]`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Spearlet {
+    pub node_name: String,
+    pub sms_grpc_addr: Option<String>,
+    pub sms_http_addr: Option<String>,
+    pub auto_register: bool,
+    #[serde(deserialize_with = "millis")]
+    pub heartbeat_interval: Duration,
+    #[serde(deserialize_with = "millis")]
+    pub sms_connect_timeout_ms: Duration,
+    #[serde(deserialize_with = "millis")]
+    pub sms_connect_retry_ms: Duration,
+    #[serde(deserialize_with = "millis")]
+    pub reconnect_total_timeout_ms: Duration,
+    pub reconnect_exit: bool,
+    pub grpc: Listener,
+    pub http: SpearletHttp,
+    pub storage: Storage,
+    pub logging: Log,
+    pub runtime: Runtime,
+    pub artifacts: Artifacts,
+    pub s3: S3,
+    pub minio: S3,
+}
+
+/// `[spearlet.http]`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SpearletHttp {
+    pub swagger_enabled: bool,
+    pub server: Listener,
+}
+
+/// `[spearlet.storage]`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Storage {
+    pub backend: Backend,
+    pub data_dir: PathBuf,
+    pub max_object_size: u64,
+    pub max_cache_size_mb: u64,
+}
+
+/// Where the agent's objects are, as the operator names it.
+#[derive(Clone, Copy, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Backend {
+    Disk,
+    Memory,
+    Sled,
+    Rocksdb,
+}
+
+/// `[spearlet.runtime]`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Runtime {
+    pub concurrency: usize,
+    pub queue: usize,
+    #[serde(deserialize_with = "millis")]
+    pub default_timeout: Duration,
+    #[serde(deserialize_with = "millis")]
+    pub max_timeout: Duration,
+    pub max_memory: u64,
+    pub max_stack: usize,
+    pub max_stdout: usize,
+    pub max_stderr: usize,
+    pub max_module: u64,
+    pub compile_memory: u64,
+    pub compile_concurrency: usize,
+    pub compile_cache: u64,
+}
+
+/// `[spearlet.artifacts]`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Artifacts {
+    pub allow_http: bool,
+    #[serde(default)]
+    pub allow_hosts: Vec<String>,
+    pub max_bytes: u64,
+    #[serde(deserialize_with = "millis")]
+    pub idle_timeout: Duration,
+    #[serde(deserialize_with = "millis")]
+    pub total_timeout: Duration,
+}
+
+/// `[spearlet.s3]` and `[spearlet.minio]`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct S3 {
+    pub endpoint: Option<String>,
+    pub region: String,
+    pub access_key: Option<String>,
+    #[serde(default, deserialize_with = "secret")]
+    pub secret_key: Option<SecretString>,
+    #[serde(default, deserialize_with = "secret")]
+    pub session_token: Option<SecretString>,
+    pub virtual_hosted: bool,
+    pub allow_http: bool,
+}
+
+fn millis<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    u64::deserialize(deserializer).map(Duration::from_millis)
+}
+
+fn secret<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SecretString>, D::Error> {
+    Ok(Option::<String>::deserialize(deserializer)?.map(SecretString::from))
+}

@@ -1,0 +1,240 @@
+//! Takes changes of the work list: one local commit of what they mean and of the cursor, then action.
+
+use futures_util::{StreamExt, stream};
+use std::collections::BTreeMap;
+use store::{Batch, encode};
+use types::{ExecutionId, ExecutionStatus, Fault, Keyed, Reason, TaskId, TaskPriority};
+
+use super::{
+    Executor,
+    book::{Book, Halt, State},
+    records::{Accepted, Done, Ending, unwanted},
+};
+use crate::agent::{
+    connect::{ANSWER, LONG_ANSWER, within},
+    cursor::Position,
+};
+
+/// Tasks whose priority is remembered.
+const MOST_PRIORITIES: usize = 1024;
+/// Priorities asked for at a time.
+const ASKED_TOGETHER: usize = 16;
+
+/// One change of the work list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Change {
+    /// Run it.
+    Run { id: ExecutionId, attempt: u32, task: TaskId },
+    /// End it.
+    Cancel { id: ExecutionId, attempt: u32, task: TaskId },
+    /// The registry does not ask for it any more.
+    Gone(ExecutionId),
+}
+
+/// What a set of changes comes to.
+#[derive(Default)]
+struct Plan {
+    batch: Batch,
+    /// Where each touched execution goes when the commit succeeds, and when it fails; none: forgotten.
+    moves: BTreeMap<ExecutionId, (Option<State>, Option<State>)>,
+    /// Running executions that are to end.
+    halts: Vec<(ExecutionId, Halt)>,
+    /// Running executions that the registry may not want any more.
+    doubtful: Vec<ExecutionId>,
+    /// Something did not fit and stays with the registry.
+    left_behind: bool,
+}
+
+impl Executor {
+    /// Takes changes in: when it returns, they and `position` are on disk, and only then they were acted on.
+    /// Sets `position.relist` when something was left behind for want of room. Returns the running executions
+    /// that the registry has taken off its list without asking to cancel them; see [`Executor::check`].
+    pub(crate) async fn take(
+        &self,
+        changes: Vec<Change>,
+        position: &mut Position,
+    ) -> Result<Vec<ExecutionId>, Fault> {
+        let priorities = self.priorities(&changes).await;
+        let mut plan = Plan { left_behind: position.relist, ..Plan::default() };
+        {
+            let mut book = self.book();
+            for change in changes {
+                self.plan(&mut book, &mut plan, change, &priorities)?;
+            }
+        }
+        position.relist = plan.left_behind;
+        let batch = plan.batch.put(position.key(), encode(position)?);
+        let committed = self.store.commit(batch).await;
+        self.alter(|book| {
+            for (id, (done, failed)) in plan.moves {
+                match if committed.is_ok() { done } else { failed } {
+                    Some(state) => book.set(id, state),
+                    None => book.remove(id),
+                }
+            }
+            if committed.is_ok() {
+                plan.halts.into_iter().for_each(|(id, why)| book.halt(id, why));
+            }
+        });
+        committed?;
+        Ok(plan.doubtful)
+    }
+
+    fn plan(
+        &self,
+        book: &mut Book,
+        plan: &mut Plan,
+        change: Change,
+        priorities: &BTreeMap<TaskId, TaskPriority>,
+    ) -> Result<(), Fault> {
+        let (id, attempt, task) = match change {
+            Change::Run { id, attempt, task } | Change::Cancel { id, attempt, task } => (id, attempt, task),
+            Change::Gone(id) => return self.plan_gone(book, plan, id),
+        };
+        if book.done(id).is_some_and(|over| over >= attempt) {
+            return Ok(());
+        }
+        let priority = priorities.get(&task).copied().unwrap_or(TaskPriority::Normal);
+        let known = book.get(id).map(|entry| (entry.attempt, entry.state));
+        let cancel = matches!(change, Change::Cancel { .. });
+        match known {
+            Some((held, State::Queued | State::Arriving)) if held <= attempt && cancel => {
+                self.plan_cancelled(book, plan, (id, attempt))?;
+            }
+            Some((held, State::Running)) if held == attempt && cancel => plan.halts.push((id, Halt::Asked)),
+            Some((held, _)) if held >= attempt => {}
+            Some((_, State::Queued)) => self.plan_run(book, plan, (id, attempt), (task, priority))?,
+            // An earlier attempt is still at work or waits for the registry's word: it has to be over first.
+            Some((_, state)) => {
+                if state == State::Running {
+                    plan.halts.push((id, Halt::Withdrawn));
+                }
+                plan.left_behind = true;
+            }
+            None if plan.left_behind || !book.fits() => plan.left_behind = true,
+            None if cancel => {
+                book.insert(id, attempt, (task, priority), State::Ending);
+                self.plan_cancelled(book, plan, (id, attempt))?;
+            }
+            None => self.plan_run(book, plan, (id, attempt), (task, priority))?,
+        }
+        Ok(())
+    }
+
+    fn plan_run(
+        &self,
+        book: &mut Book,
+        plan: &mut Plan,
+        (id, attempt): (ExecutionId, u32),
+        (task, priority): (TaskId, TaskPriority),
+    ) -> Result<(), Fault> {
+        let accepted = Accepted { execution_id: id, attempt, task_id: task, priority, started_at: None };
+        plan.batch = std::mem::take(&mut plan.batch).put(accepted.key(), encode(&accepted)?);
+        book.insert(id, attempt, (task, priority), State::Arriving);
+        plan.moves.insert(id, (Some(State::Queued), None));
+        Ok(())
+    }
+
+    /// An execution that never began is over by a word.
+    fn plan_cancelled(&self, book: &mut Book, plan: &mut Plan, of: (ExecutionId, u32)) -> Result<(), Fault> {
+        let (id, now) = (of.0, self.clock.wall());
+        let ending = Ending::new(of, ExecutionStatus::Cancelled, Reason::Cancelled, "cancelled before it began", now);
+        let inbox = format!("{}{id}", Accepted::PREFIX);
+        plan.batch = std::mem::take(&mut plan.batch).delete(inbox).put(ending.key(), encode(&ending)?);
+        self.plan_end(book, plan, id, Some(State::Unreported));
+        Ok(())
+    }
+
+    fn plan_gone(&self, book: &mut Book, plan: &mut Plan, id: ExecutionId) -> Result<(), Fault> {
+        match book.get(id).map(|entry| (entry.attempt, entry.state)) {
+            Some((attempt, State::Queued | State::Arriving)) => {
+                tracing::info!(execution = %id, "taken back before it began");
+                let mark = Done { execution_id: id, attempt };
+                let inbox = format!("{}{id}", Accepted::PREFIX);
+                plan.batch = std::mem::take(&mut plan.batch).delete(inbox).put(mark.key(), encode(&mark)?);
+                if let Some(old) = book.mark_done(id, attempt) {
+                    plan.batch = std::mem::take(&mut plan.batch).delete(format!("{}{old}", Done::PREFIX));
+                }
+                self.plan_end(book, plan, id, None);
+            }
+            Some((_, State::Running)) => plan.doubtful.push(id),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// An execution that waits leaves the queue now; should the commit fail, it goes back to where it was.
+    fn plan_end(&self, book: &mut Book, plan: &mut Plan, id: ExecutionId, to: Option<State>) {
+        let queued = book.get(id).is_some_and(|entry| entry.state == State::Queued);
+        let back = if queued { Some(State::Queued) } else { None };
+        book.set(id, State::Ending);
+        plan.moves.insert(id, (to, back));
+    }
+
+    /// The priorities of the tasks that are to run. One that cannot be learned is the usual one.
+    async fn priorities(&self, changes: &[Change]) -> BTreeMap<TaskId, TaskPriority> {
+        let mut found = BTreeMap::new();
+        let mut unknown = Vec::new();
+        {
+            let known = self.priorities.lock().unwrap_or_else(|broken| broken.into_inner());
+            for change in changes {
+                let Change::Run { task, .. } = change else { continue };
+                match known.get(task) {
+                    Some(priority) => drop(found.insert(*task, *priority)),
+                    None => unknown.push(*task),
+                }
+            }
+        }
+        unknown.sort_unstable();
+        unknown.dedup();
+        let Ok(registry) = self.registry() else { return found };
+        let asked = stream::iter(unknown).map(|task| async move {
+            let told = within(ANSWER, "task", registry.get_task(task)).await;
+            told.ok().map(|told| (task, told.priority))
+        });
+        let learned: Vec<_> = asked.buffer_unordered(ASKED_TOGETHER).filter_map(async |told| told).collect().await;
+        let mut known = self.priorities.lock().unwrap_or_else(|broken| broken.into_inner());
+        if known.len() + learned.len() > MOST_PRIORITIES {
+            known.clear();
+        }
+        known.extend(learned.iter().copied().take(MOST_PRIORITIES));
+        found.extend(learned);
+        found
+    }
+
+    /// Finds out whether a running execution is still wanted, and ends it if not. A registry that holds it for
+    /// lost still takes its result. `unknown_is_over`: one the registry has never heard of is to end, too.
+    pub(crate) async fn check(&self, id: ExecutionId, unknown_is_over: bool) {
+        let mut tries = 0;
+        loop {
+            let attempt = match self.book().get(id) {
+                Some(entry) if entry.state == State::Running => entry.attempt,
+                _ => return,
+            };
+            let Ok(registry) = self.registry() else { return };
+            match within(LONG_ANSWER, "execution", registry.get_work(id)).await {
+                Ok(work) => {
+                    let (now, mine) = (&work.execution, work.execution.node_uuid.is_none_or(|node| node == self.node));
+                    let open = !now.status.terminal() || now.status == ExecutionStatus::Lost;
+                    if now.cancel_requested || now.status == ExecutionStatus::Cancelled {
+                        self.halt(id, Halt::Asked);
+                    } else if now.attempt != attempt || !open || !mine {
+                        tracing::info!(execution = %id, status = %now.status, "no longer wanted here; ending it");
+                        self.halt(id, Halt::Withdrawn);
+                    }
+                    return;
+                }
+                Err(fault) if unwanted(&fault) => {
+                    if unknown_is_over {
+                        tracing::info!(execution = %id, error = %fault, "no longer wanted; ending it");
+                        self.halt(id, Halt::Withdrawn);
+                    }
+                    return;
+                }
+                Err(fault) => tracing::debug!(execution = %id, error = %fault, tries, "cannot ask for it"),
+            }
+            self.pause(tries).await;
+            tries += 1;
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! Compiled artifacts on disk. What is loaded from here is machine code that runs inside this process, so
+//! nothing of a file is used before all of it has been verified.
+//!
+//! ```text
+//!   magic 8 │ version u32 │ settings length u32 │ settings │ module blake3 32 │ artifact length u64 │
+//!   artifact blake3 32 │ blake3 of everything before 32 ║ artifact          (numbers little-endian)
+//! ```
+//! The settings name wasmer's version, the processor's features and what was compiled in; another daemon or
+//! machine compiles again. Files are written under another name, synced, renamed; the directory is private.
+
+use std::{
+    fs::{self, File},
+    io,
+    os::unix::fs::{DirBuilderExt, PermissionsExt},
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
+
+use crate::engine::{self, Loaded};
+
+const MAGIC: &[u8; 8] = b"SPEARART";
+/// Version of the header.
+const VERSION: u32 = 1;
+const HASH: usize = blake3::OUT_LEN;
+
+/// The header of an artifact.
+pub(crate) fn header(settings: &str, module: blake3::Hash, artifact: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(settings.len() + 128);
+    bytes.extend_from_slice(MAGIC);
+    bytes.extend_from_slice(&VERSION.to_le_bytes());
+    // The settings are our own short text.
+    bytes.extend_from_slice(&u32::try_from(settings.len()).unwrap_or(u32::MAX).to_le_bytes());
+    bytes.extend_from_slice(settings.as_bytes());
+    bytes.extend_from_slice(module.as_bytes());
+    bytes.extend_from_slice(&(artifact.len() as u64).to_le_bytes());
+    bytes.extend_from_slice(blake3::hash(artifact).as_bytes());
+    let hash = blake3::hash(&bytes);
+    bytes.extend_from_slice(hash.as_bytes());
+    bytes
+}
+
+/// Length of the header, when every part of the file is what it should be.
+///
+/// # Errors
+/// What is wrong, for the log.
+fn verify(file: &[u8], settings: &str, module: blake3::Hash) -> Result<usize, &'static str> {
+    let mut rest = file;
+    let mut take = |count: usize| -> Result<&[u8], &'static str> {
+        let (piece, left) = rest.split_at_checked(count).ok_or("it is cut short")?;
+        rest = left;
+        Ok(piece)
+    };
+    if take(MAGIC.len())? != MAGIC {
+        return Err("it is not an artifact");
+    }
+    if take(4)? != VERSION.to_le_bytes() {
+        return Err("its header has another version");
+    }
+    let length = take(4)?.first_chunk().copied().map_or(0, u32::from_le_bytes);
+    let found = take(usize::try_from(length).map_err(|_| "it is cut short")?)?;
+    let other_settings = found != settings.as_bytes();
+    let other_module = take(HASH)? != module.as_bytes();
+    let size = take(8)?.first_chunk().copied().map_or(0, u64::from_le_bytes);
+    let hash = take(HASH)?;
+    let covered = file.len() - rest.len();
+    let (head, tail) = rest.split_at_checked(HASH).ok_or("it is cut short")?;
+    if file.get(..covered).is_none_or(|before| blake3::hash(before).as_bytes() != head) {
+        return Err("its header is damaged");
+    }
+    if other_settings {
+        return Err("it was made by another version, with other settings or for another processor");
+    }
+    if other_module {
+        return Err("it belongs to another module");
+    }
+    if tail.len() as u64 != size {
+        return Err("it is cut short");
+    }
+    if blake3::hash(tail).as_bytes() != hash {
+        return Err("its code is damaged");
+    }
+    Ok(covered + HASH)
+}
+
+/// The directory.
+#[derive(Debug)]
+pub(crate) struct Cache {
+    dir: PathBuf,
+    most_bytes: u64,
+    settings: String,
+}
+
+impl Cache {
+    /// Opens or makes it, readable by nobody else, and removes what an earlier process left half-written.
+    pub(crate) fn open(dir: &Path, most_bytes: u64) -> io::Result<Self> {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+        fs::set_permissions(dir, fs::Permissions::from_mode(0o700))?;
+        let cache = Self { dir: std::path::absolute(dir)?, most_bytes, settings: engine::settings() };
+        for entry in fs::read_dir(&cache.dir)? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|extension| extension == "new") {
+                fs::remove_file(path)?;
+            }
+        }
+        Ok(cache)
+    }
+
+    fn path(&self, module: blake3::Hash) -> PathBuf {
+        self.dir.join(format!("{module}.artifact"))
+    }
+
+    /// A name that no other compilation uses.
+    pub(crate) fn temporary(&self, module: blake3::Hash) -> io::Result<PathBuf> {
+        let mut random = [0; 8];
+        getrandom::fill(&mut random).map_err(|_| io::Error::other("no random bytes"))?;
+        Ok(self.dir.join(format!("{module}-{:016x}.new", u64::from_le_bytes(random))))
+    }
+
+    /// The module, if its artifact is here and whole. One that is not is removed.
+    pub(crate) fn load(&self, module: blake3::Hash) -> Option<Loaded> {
+        let path = self.path(module);
+        let problem = match fs::read(&path) {
+            Ok(file) => match self.accept(file, module) {
+                Ok(loaded) => {
+                    // The modification time is the time of the last use; without it the file goes earlier.
+                    if let Err(error) = File::open(&path).and_then(|file| touch(&file)) {
+                        tracing::debug!(%error, "the artifact's time cannot be set");
+                    }
+                    return Some(loaded);
+                }
+                Err(problem) => problem,
+            },
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+            Err(error) => error.to_string(),
+        };
+        tracing::warn!(path = %path.display(), problem, "compiled artifact is not usable, compiling again");
+        if let Err(error) = fs::remove_file(&path) {
+            tracing::warn!(path = %path.display(), %error, "compiled artifact cannot be removed");
+        }
+        None
+    }
+
+    /// Verifies and loads what the child wrote, and keeps it under its final name.
+    ///
+    /// # Errors
+    /// What is wrong with it. That it cannot be kept is only logged: it can be used all the same.
+    pub(crate) fn adopt(&self, temporary: &Path, module: blake3::Hash) -> Result<Loaded, String> {
+        let file = fs::read(temporary).map_err(|error| error.to_string())?;
+        let loaded = self.accept(file, module)?;
+        let kept = fs::rename(temporary, self.path(module)).and_then(|()| File::open(&self.dir)?.sync_all());
+        if let Err(error) = kept.and_then(|()| self.trim()) {
+            tracing::warn!(dir = %self.dir.display(), %error, "the compiled artifact cannot be kept");
+        }
+        Ok(loaded)
+    }
+
+    #[expect(unsafe_code, reason = "the one place that loads machine code")]
+    fn accept(&self, mut file: Vec<u8>, module: blake3::Hash) -> Result<Loaded, String> {
+        let header = verify(&file, &self.settings, module)?;
+        file.drain(..header);
+        // SAFETY: these very bytes, in this process's memory, have the checksum that our own compiler child
+        // wrote, with the settings of this process; the directory is readable and writable by us alone.
+        unsafe { Loaded::new(file) }
+    }
+
+    /// Removes what was not used for longest until the rest fits.
+    fn trim(&self) -> io::Result<()> {
+        let mut files = Vec::new();
+        for entry in fs::read_dir(&self.dir)? {
+            let entry = entry?;
+            let metadata = entry.metadata()?;
+            if entry.path().extension().is_some_and(|extension| extension == "artifact") {
+                files.push((metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH), metadata.len(), entry.path()));
+            }
+        }
+        files.sort();
+        let mut sum: u64 = files.iter().map(|(_, size, _)| size).sum();
+        // The last one is the newest: it stays even if it is too large alone.
+        for (_, size, path) in files.iter().take(files.len().saturating_sub(1)) {
+            if sum <= self.most_bytes {
+                break;
+            }
+            fs::remove_file(path)?;
+            sum = sum.saturating_sub(*size);
+        }
+        Ok(())
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "a file's time is compared with other files' times only")]
+fn touch(file: &File) -> io::Result<()> {
+    file.set_modified(SystemTime::now())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,115 @@
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests")]
+
+use super::*;
+
+const WAT: &str = r#"(module (func (export "_start") (loop (br 0))))"#;
+
+struct Bench {
+    dir: tempfile::TempDir,
+    cache: Cache,
+    module: blake3::Hash,
+    file: Vec<u8>,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::open(dir.path(), u64::MAX).unwrap();
+        let wasm = wat::parse_str(WAT).unwrap();
+        let module = blake3::hash(&wasm);
+        let artifact = engine::compile(&wasm).unwrap();
+        let mut file = header(&cache.settings, module, &artifact);
+        file.extend_from_slice(&artifact);
+        Self { dir, cache, module, file }
+    }
+
+    /// Does the cache load this file? If not it must have removed it.
+    fn loads(&self, file: &[u8]) -> bool {
+        let path = self.cache.path(self.module);
+        fs::write(&path, file).unwrap();
+        let loaded = self.cache.load(self.module).is_some();
+        assert_eq!(path.exists(), loaded, "an artifact that is not used is removed");
+        loaded
+    }
+}
+
+#[test]
+fn a_whole_artifact_is_loaded_and_a_missing_one_is_not() {
+    let bench = Bench::new();
+    assert!(bench.loads(&bench.file));
+    assert!(bench.cache.load(blake3::hash(b"another")).is_none());
+}
+
+#[test]
+fn no_flipped_bit_is_ever_loaded() {
+    let bench = Bench::new();
+    let size = bench.file.len();
+    // Every byte of the header, and 400 places in the code, each with another bit.
+    let places = (0..512).chain((0..400).map(|index| index * (size - 1) / 399));
+    for (round, place) in places.enumerate() {
+        let mut file = bench.file.clone();
+        file[place] ^= 1 << (round % 8);
+        assert!(!bench.loads(&file), "byte {place} of {size} was flipped and loaded all the same");
+    }
+    assert!(bench.loads(&bench.file), "the untouched one still loads");
+}
+
+#[test]
+fn a_truncated_or_longer_artifact_is_not_loaded() {
+    let bench = Bench::new();
+    let size = bench.file.len();
+    for length in (0..300).chain((0..50).map(|index| index * size / 50)).chain([size - 1]) {
+        assert!(!bench.loads(&bench.file[..length]), "{length} of {size} bytes were loaded");
+    }
+    let mut longer = bench.file.clone();
+    longer.push(0);
+    assert!(!bench.loads(&longer));
+}
+
+#[test]
+fn artifacts_of_another_version_machine_or_module_are_not_loaded() {
+    let bench = Bench::new();
+    let artifact = &bench.file[header(&bench.cache.settings, bench.module, &[]).len()..];
+    let made = |settings: &str, module| [header(settings, module, artifact).as_slice(), artifact].concat();
+    assert!(bench.loads(&made(&bench.cache.settings, bench.module)), "the way they are made here is right");
+    let older = bench.cache.settings.replace(engine::version(), "7.4.1");
+    assert_ne!(older, bench.cache.settings);
+    assert!(!bench.loads(&made(&older, bench.module)), "another version of wasmer");
+    let other = bench.cache.settings.replace("cpu=", "cpu=AVX9000+");
+    assert!(!bench.loads(&made(&other, bench.module)), "another processor");
+    assert!(!bench.loads(&made(&bench.cache.settings, blake3::hash(b"another"))), "another module");
+    let mut version = bench.file.clone();
+    version[8] = 9;
+    assert!(!bench.loads(&version), "another version of the header");
+}
+
+#[test]
+fn the_directory_is_private_and_half_written_files_are_swept() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("deep/cache");
+    Cache::open(&path, 1).unwrap();
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    fs::write(path.join("x.new"), "half").unwrap();
+    fs::write(path.join("x.artifact"), "whole").unwrap();
+    Cache::open(&path, 1).unwrap();
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700, "made private again");
+    assert!(!path.join("x.new").exists());
+    assert!(path.join("x.artifact").exists());
+}
+
+#[test]
+fn the_least_recently_used_artifacts_make_room() {
+    let bench = Bench::new();
+    let dir = bench.dir.path();
+    let cache = Cache { most_bytes: 250, ..Cache::open(dir, 0).unwrap() };
+    for (age, name) in [(30, "old"), (20, "middle"), (10, "young")] {
+        let path = dir.join(format!("{name}.artifact"));
+        fs::write(&path, [0; 100]).unwrap();
+        let time = SystemTime::now() - std::time::Duration::from_secs(age);
+        File::options().write(true).open(&path).unwrap().set_modified(time).unwrap();
+    }
+    cache.trim().unwrap();
+    let left = ["old", "middle", "young"].map(|name| dir.join(format!("{name}.artifact")).exists());
+    assert_eq!(left, [false, true, true]);
+}

@@ -1,0 +1,200 @@
+//! From a file to a loaded module, once: memory, then disk, then the compiling child.
+//!
+//! ```text
+//!   get ─► in memory? ─► one at a time per digest ─► in memory? ─► read ─► artifact on disk? ─► scan ─► child
+//! ```
+//! A caller that goes away takes its child with it; the next one in line compiles.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
+};
+use tokio::sync::Semaphore;
+
+use runtime::{Artifact, InvokeError};
+use types::Reason;
+
+use crate::{
+    cache::Cache,
+    compile::{self, CompileArgs},
+    engine::Loaded,
+    scan,
+};
+
+/// Loaded modules kept in memory.
+const MOST_LOADED: usize = 128;
+/// Bytes of their artifacts.
+const MOST_LOADED_BYTES: usize = 512 << 20;
+
+/// Limits of the compiling child.
+#[derive(Clone, Debug)]
+pub(crate) struct ChildLimits {
+    pub(crate) program: PathBuf,
+    pub(crate) memory_bytes: u64,
+    pub(crate) cpu_base: Duration,
+    pub(crate) cpu_per_megabyte: Duration,
+}
+
+type Key = (String, u64);
+
+#[derive(Default)]
+struct State {
+    /// Least recently used first.
+    loaded: VecDeque<(Key, Arc<Loaded>)>,
+    flights: HashMap<Key, Arc<tokio::sync::Mutex<()>>>,
+}
+
+/// All modules.
+pub(crate) struct Modules {
+    state: Mutex<State>,
+    cache: Arc<Cache>,
+    child: ChildLimits,
+    compiling: Semaphore,
+}
+
+impl Modules {
+    /// With a cache; at most `concurrency` children at once.
+    pub(crate) fn new(cache: Cache, child: ChildLimits, concurrency: usize) -> Self {
+        Self {
+            state: Mutex::default(),
+            cache: Arc::new(cache),
+            child,
+            compiling: Semaphore::new(concurrency.clamp(1, Semaphore::MAX_PERMITS)),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(|broken| broken.into_inner())
+    }
+
+    /// The loaded module of an artifact.
+    pub(crate) async fn get(&self, artifact: &Artifact, most_bytes: u64) -> Result<Arc<Loaded>, InvokeError> {
+        let key = (artifact.digest.clone(), artifact.size);
+        if let Some(loaded) = self.remembered(&key) {
+            return Ok(loaded);
+        }
+        let flight = self.lock().flights.entry(key.clone()).or_default().clone();
+        let turn = flight.lock().await;
+        let made = match self.remembered(&key) {
+            Some(loaded) => Ok(loaded),
+            None => self.make(&artifact.path, most_bytes).await.map(|loaded| self.remember(&key, loaded)),
+        };
+        drop(turn);
+        let mut state = self.lock();
+        // Two owners, the map and we: nobody else waits.
+        if Arc::strong_count(&flight) == 2 {
+            state.flights.remove(&key);
+        }
+        drop(state);
+        made
+    }
+
+    fn remembered(&self, key: &Key) -> Option<Arc<Loaded>> {
+        let mut state = self.lock();
+        let index = state.loaded.iter().position(|(known, _)| known == key)?;
+        let entry = state.loaded.remove(index)?;
+        let loaded = entry.1.clone();
+        state.loaded.push_back(entry);
+        Some(loaded)
+    }
+
+    fn remember(&self, key: &Key, loaded: Loaded) -> Arc<Loaded> {
+        let loaded = Arc::new(loaded);
+        let mut forgotten = Vec::new();
+        let mut state = self.lock();
+        state.loaded.push_back((key.clone(), loaded.clone()));
+        let mut bytes: usize = state.loaded.iter().map(|(_, loaded)| loaded.size).sum();
+        while state.loaded.len() > 1 && (state.loaded.len() > MOST_LOADED || bytes > MOST_LOADED_BYTES) {
+            let Some((_, oldest)) = state.loaded.pop_front() else { break };
+            bytes = bytes.saturating_sub(oldest.size);
+            forgotten.push(oldest);
+        }
+        drop(state);
+        // Unmapping code takes a while: not under the lock.
+        drop(forgotten);
+        loaded
+    }
+
+    async fn make(&self, path: &Path, most_bytes: u64) -> Result<Loaded, InvokeError> {
+        let path = std::path::absolute(path).map_err(|error| unreadable(path, &error))?;
+        let (cache, file) = (self.cache.clone(), path.clone());
+        let found = blocking(move || {
+            let wasm = read(&file, most_bytes)?;
+            let hash = blake3::hash(&wasm);
+            if let Some(loaded) = cache.load(hash) {
+                return Ok((hash, wasm.len() as u64, Some(loaded)));
+            }
+            scan::scan(&wasm)?;
+            Ok((hash, wasm.len() as u64, None))
+        });
+        let (hash, size) = match found.await? {
+            (_, _, Some(loaded)) => return Ok(loaded),
+            (hash, size, None) => (hash, size),
+        };
+        let closed = |_| InvokeError::new(Reason::Internal, "the wasm runtime is closed");
+        let place = self.compiling.acquire().await.map_err(closed)?;
+        let temporary = Temporary(self.cache.temporary(hash).map_err(|error| internal(&error.to_string()))?);
+        let megabytes = u32::try_from(size.div_ceil(1 << 20)).unwrap_or(u32::MAX);
+        let cpu = self.child.cpu_base.saturating_add(self.child.cpu_per_megabyte.saturating_mul(megabytes));
+        let args = CompileArgs {
+            input: path,
+            output: temporary.0.clone(),
+            memory_bytes: self.child.memory_bytes,
+            cpu_seconds: cpu.as_secs().max(1),
+        };
+        compile::run(&self.child.program, &args).await?;
+        drop(place);
+        let cache = self.cache.clone();
+        blocking(move || cache.adopt(&temporary.0, hash).map_err(|problem| internal(&problem))).await
+    }
+}
+
+/// A file that is removed when nobody wants it any more; after a rename there is nothing to remove.
+struct Temporary(PathBuf);
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        match std::fs::remove_file(&self.0) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                tracing::warn!(path = %self.0.display(), %error, "temporary artifact cannot be removed");
+            }
+            _ => {}
+        }
+    }
+}
+
+fn internal(problem: &str) -> InvokeError {
+    tracing::error!(problem, "a module cannot be made ready");
+    InvokeError::new(Reason::Internal, "the compiled module could not be stored or loaded on this node")
+}
+
+fn unreadable(path: &Path, error: &std::io::Error) -> InvokeError {
+    tracing::error!(path = %path.display(), %error, "the artifact cannot be read");
+    InvokeError::new(Reason::Artifact, format!("the artifact cannot be read: {}", error.kind()))
+}
+
+fn read(path: &Path, most_bytes: u64) -> Result<Vec<u8>, InvokeError> {
+    use std::io::Read as _;
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(path).map_err(|error| unreadable(path, &error))?;
+    file.take(most_bytes.saturating_add(1)).read_to_end(&mut bytes).map_err(|error| unreadable(path, &error))?;
+    if bytes.len() as u64 > most_bytes {
+        let message = format!("the module is larger than the limit of {most_bytes} bytes");
+        return Err(InvokeError::new(Reason::InvalidModule, message));
+    }
+    Ok(bytes)
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, InvokeError> + Send + 'static,
+) -> Result<T, InvokeError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(error) => {
+            tracing::error!(%error, "looking at a module failed");
+            Err(InvokeError::new(Reason::Internal, "looking at the module failed on this node"))
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! A runtime in a directory of its own, and calls of guests in it.
+
+use runtime::{Artifact, InstanceSpec, InvokeError, Limits, LogBuffer, Runtime};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
+use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
+use types::{LogLine, Reason, SystemClock};
+use wasm::{Config, Wasm};
+
+use api::{
+    Invocation, Outcome,
+    invocation::{self, Body},
+};
+
+pub struct Bench {
+    pub wasm: Wasm,
+    pub dir: TempDir,
+}
+
+/// A call that a test may change.
+pub struct Setup {
+    pub args: Vec<String>,
+    pub env: BTreeMap<String, String>,
+    pub body: Body,
+    pub deadline: Duration,
+    pub cancel: CancellationToken,
+    pub limits: Limits,
+}
+
+/// How a call ended.
+pub struct Ran {
+    pub outcome: Result<Outcome, InvokeError>,
+    pub lines: Vec<LogLine>,
+}
+
+impl Ran {
+    pub fn ok(self) -> Outcome {
+        self.outcome.unwrap_or_else(|error| panic!("{:?}: {error}", error.reason))
+    }
+
+    pub fn text(self) -> String {
+        String::from_utf8(self.ok().result.to_vec()).unwrap()
+    }
+
+    /// It ended for this reason; the message.
+    #[track_caller]
+    pub fn failed(self, reason: Reason) -> String {
+        match self.outcome {
+            Ok(outcome) => panic!("ended well: {outcome:?}"),
+            Err(error) => {
+                assert_eq!(error.reason, reason, "{error}");
+                assert!(!error.message.contains('\n'), "one line: {error}");
+                assert!(error.message.len() < 1000, "short: {error}");
+                error.message
+            }
+        }
+    }
+}
+
+pub fn program() -> PathBuf {
+    PathBuf::from(env!("CARGO_BIN_EXE_spear-compile"))
+}
+
+pub fn wasm(wat: &str) -> Vec<u8> {
+    wat::parse_str(wat).unwrap_or_else(|error| panic!("{error}"))
+}
+
+impl Bench {
+    pub fn new() -> Self {
+        Self::with(|_| {})
+    }
+
+    pub fn with(change: impl FnOnce(&mut Config)) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let mut config = Config::new(program(), dir.path().join("cache"));
+        change(&mut config);
+        Self { wasm: Wasm::new(config).unwrap(), dir }
+    }
+
+    pub fn artifact(&self, module: &[u8]) -> Artifact {
+        let digest = blake3::hash(module).to_hex().to_string();
+        let path = self.dir.path().join(&digest);
+        if !path.exists() {
+            // Parallel calls of one module must not see half a file.
+            let temporary = tempfile::NamedTempFile::new_in(self.dir.path()).unwrap();
+            std::fs::write(temporary.path(), module).unwrap();
+            temporary.persist(&path).unwrap();
+        }
+        Artifact { digest, path, size: module.len() as u64 }
+    }
+
+    pub async fn prepare(&self, module: &[u8]) -> Result<(), InvokeError> {
+        self.wasm.prepare(&self.artifact(module), &Limits::default()).await.map(drop)
+    }
+
+    pub async fn call(&self, module: &[u8], change: impl FnOnce(&mut Setup)) -> Ran {
+        let mut setup = Setup {
+            args: Vec::new(),
+            env: BTreeMap::new(),
+            body: invocation::full(""),
+            deadline: Duration::from_secs(60),
+            cancel: CancellationToken::new(),
+            limits: Limits { wall: Duration::from_secs(60), ..Limits::default() },
+        };
+        change(&mut setup);
+        let (sink, buffer) = LogBuffer::new(Arc::new(SystemClock::new()), 1 << 20, 1);
+        let work = async {
+            let prepared = self.wasm.prepare(&self.artifact(module), &setup.limits).await?;
+            let spec = InstanceSpec { name: "guest".to_owned(), limits: setup.limits };
+            let mut instance = self.wasm.start(&prepared, &spec, sink.clone()).await?;
+            let call = Invocation {
+                args: setup.args,
+                env: setup.env,
+                body: setup.body,
+                deadline: setup.deadline,
+                cancel: setup.cancel,
+            };
+            let outcome = instance.invoke(call).await;
+            instance.stop(Duration::from_secs(1)).await;
+            outcome
+        };
+        let outcome = work.await;
+        sink.close();
+        Ran { outcome, lines: buffer.next().await }
+    }
+
+    pub async fn wat(&self, wat: &str, change: impl FnOnce(&mut Setup)) -> Ran {
+        self.call(&wasm(wat), change).await
+    }
+}
+
+/// Runs an async test body with its own runtime.
+pub fn block_on<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap().block_on(future)
+}

@@ -1,0 +1,11 @@
+//! The whole runtime, with its compiling child as a process of its own.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods, reason = "tests")]
+
+mod bench;
+mod compile;
+mod hostile;
+mod kill;
+mod limits;
+mod programs;
+mod run;
+mod samples;
