@@ -17,7 +17,7 @@ use axum::{
 use futures_util::FutureExt;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use std::{any::Any, net::SocketAddr, panic::AssertUnwindSafe, sync::Arc, time::Duration};
-use tonic::Status;
+use tonic::{Code, Status};
 use tower::ServiceExt;
 use tower_http::timeout::TimeoutBody;
 use tracing::Instrument;
@@ -32,6 +32,9 @@ use crate::{
 
 /// Header that carries the id of a request both ways.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Characters of a path that are logged and told.
+const LONGEST_PATH: usize = 512;
 
 /// Id of a request, in its extensions: the caller's own if it is short visible ASCII, else a new one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,7 +67,7 @@ impl Front {
         let asked = Asked {
             id: request_id(request.headers()),
             method: request.method().clone(),
-            path: request.uri().path().to_owned(),
+            path: request.uri().path().chars().take(LONGEST_PATH).collect(),
             grpc: is_grpc(request.headers()),
         };
         let span = tracing::info_span!("request", id = %asked.id.0, method = %asked.method, path = asked.path, %peer);
@@ -139,7 +142,7 @@ fn finish(mut answer: Response, asked: &Asked) -> Response {
             merged(problem.render(Some(&asked.path), Some(&asked.id.0)), answer.headers())
         };
     } else {
-        tracing::debug!(status = status.as_u16(), "answered");
+        log_answer(&answer);
     }
     if asked.method == Method::HEAD {
         *answer.body_mut() = Body::empty();
@@ -172,10 +175,26 @@ fn bare_error(answer: &Response) -> bool {
 
 fn log_problem(problem: &Problem) {
     let (status, code, cause) = (problem.status_code().as_u16(), &*problem.fault().code, problem.cause());
-    if matches!(problem.fault().kind, ErrorKind::Internal | ErrorKind::StorageFull) {
-        tracing::error!(status, code, message = problem.fault().message, cause, "request failed");
-    } else {
-        tracing::debug!(status, code, message = problem.fault().message, cause, "request refused");
+    let detail = problem.fault().message.as_str();
+    match problem.fault().kind {
+        ErrorKind::Internal | ErrorKind::StorageFull => {
+            tracing::error!(status, code, detail, cause, "request failed");
+        }
+        ErrorKind::Unavailable | ErrorKind::Deadline => {
+            tracing::warn!(status, code, detail, cause, "request not answered");
+        }
+        _ => tracing::debug!(status, code, detail, cause, "request refused"),
+    }
+}
+
+/// An answer of a route. A failed call leaves its status in the extensions.
+fn log_answer(answer: &Response) {
+    match answer.extensions().get::<Status>() {
+        Some(status) if matches!(status.code(), Code::Internal | Code::Unknown | Code::DataLoss) => {
+            tracing::error!(code = ?status.code(), detail = status.message(), "call failed");
+        }
+        Some(status) => tracing::debug!(code = ?status.code(), detail = status.message(), "call refused"),
+        None => tracing::debug!(status = answer.status().as_u16(), "answered"),
     }
 }
 

@@ -35,7 +35,7 @@ pub struct Sockets;
 
 impl Sockets {
     /// Listens on `addr`; port 0 takes a free one. `setting` is named in the error, for instance
-    /// `http.addr, flag --http-addr`. Connections wait in the kernel until [`crate::serve`] takes them.
+    /// `http.addr, flag --http-addr`. Connections wait in the kernel until [`crate::serve()`] takes them.
     ///
     /// # Errors
     /// The port is in use, reserved, or the address is not one of this machine.

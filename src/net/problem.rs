@@ -6,7 +6,7 @@
 //!  "success":false,"error":"NODE_NOT_FOUND","message":"…"}
 //! ```
 //! The last three members are what older clients read. A problem keeps itself in the extensions of its
-//! response, so that [`crate::serve`] can add the request's id and path and log the cause.
+//! response, so that [`crate::serve()`] can add the request's id and path and log the cause.
 
 use axum::{
     body::Body,

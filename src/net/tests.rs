@@ -7,6 +7,7 @@ mod fetch;
 mod files;
 mod grpc;
 mod limits;
+mod logs;
 mod pages;
 mod serving;
 mod token;

@@ -186,9 +186,12 @@ fn create(dir: &Path, path: &Path) -> io::Result<Token> {
     getrandom::fill(&mut random).map_err(|error| io::Error::other(error.to_string()))?;
     let token = Token::from_text(&URL_SAFE_NO_PAD.encode(random)).map_err(io::Error::other)?;
     fs::create_dir_all(dir)?;
-    let unfinished = path.with_extension(format!("{}.unfinished", std::process::id()));
+    // Whoever starts at the same time, in this process too, writes a file of its own.
+    let mut name = [0u8; 8];
+    getrandom::fill(&mut name).map_err(|error| io::Error::other(error.to_string()))?;
+    let unfinished = path.with_extension(format!("{:016x}.unfinished", u64::from_ne_bytes(name)));
     let written = (|| {
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unfinished)?;
         writeln!(file, "{}", token.expose())?;
         file.sync_all()?;
         // A link, not a rename: it never replaces a token that somebody else made meanwhile.

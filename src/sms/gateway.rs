@@ -10,7 +10,7 @@ use http::StatusCode;
 use net::extract::Json;
 use serde::Serialize;
 use supervise::{Scope, Stop};
-use tonic::service::Routes;
+use tonic::{server::NamedService, service::Routes};
 use tonic_health::{
     ServingStatus,
     pb::health_server::HealthServer,
@@ -18,16 +18,14 @@ use tonic_health::{
 };
 use types::Fault;
 use utoipa::{
-    OpenApi, ToSchema,
+    ToSchema,
     openapi::{InfoBuilder, LicenseBuilder, OpenApiBuilder, tag::TagBuilder},
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use api::proto::{
     DESCRIPTORS,
-    sms::{
-        node_service_server::NodeServiceServer, task_service_server::TaskServiceServer,
-    },
+    sms::{node_service_server::NodeServiceServer, task_service_server::TaskServiceServer},
     v1::{agent_service_server::AgentServiceServer, execution_service_server::ExecutionServiceServer},
 };
 
@@ -78,28 +76,38 @@ pub(crate) fn http(sms: &Sms) -> Router {
 
 pub(crate) fn grpc(sms: &Sms) -> Result<Router, Fault> {
     let broken = |error: tonic_reflection::server::Error| Fault::internal(format!("broken descriptors: {error}"));
-    let reflection = || {
-        tonic_reflection::server::Builder::configure()
+    // The descriptors also have the services of the agent: only those that are here are listed.
+    let reflection = |version: &str| {
+        let listed = [HEALTH, version].into_iter().chain(SERVICES);
+        let builder = tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(DESCRIPTORS)
-            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET);
+        listed.fold(builder, |builder, name| builder.with_service_name(name))
     };
-    let executions = ExecutionServiceServer::new(executions::grpc::Grpc::new(sms)).max_decoding_message_size(MOST_MESSAGE);
+    let executions =
+        ExecutionServiceServer::new(executions::grpc::Grpc::new(sms)).max_decoding_message_size(MOST_MESSAGE);
     let agents = AgentServiceServer::new(agent::grpc::Grpc::new(sms)).max_decoding_message_size(MOST_MESSAGE);
     let routes = Routes::new(NodeServiceServer::new(nodes::grpc::Grpc::new(sms)))
         .add_service(TaskServiceServer::new(tasks::grpc::Grpc::new(sms)))
         .add_service(executions)
         .add_service(agents)
         .add_service(HealthServer::new(HealthService::from_health_reporter(sms.health.clone())))
-        .add_service(reflection().build_v1().map_err(broken)?)
-        .add_service(reflection().build_v1alpha().map_err(broken)?);
+        .add_service(reflection("grpc.reflection.v1.ServerReflection").build_v1().map_err(broken)?)
+        .add_service(reflection("grpc.reflection.v1alpha.ServerReflection").build_v1alpha().map_err(broken)?);
     // Unknown services are answered by `net::serve`, in the form the caller speaks; and a router that keeps a
     // fallback of its own could not be merged with another.
     Ok(routes.into_axum_router().reset_fallback())
 }
 
-/// Names of the services whose health is told one by one; the empty name is the process.
-const SERVICES: [&str; 5] =
-    ["", "sms.NodeService", "sms.TaskService", "spear.v1.ExecutionService", "spear.v1.AgentService"];
+/// Names of our services, for reflection and health.
+const SERVICES: [&str; 4] = [
+    <NodeServiceServer<nodes::grpc::Grpc> as NamedService>::NAME,
+    <TaskServiceServer<tasks::grpc::Grpc> as NamedService>::NAME,
+    <ExecutionServiceServer<executions::grpc::Grpc> as NamedService>::NAME,
+    <AgentServiceServer<agent::grpc::Grpc> as NamedService>::NAME,
+];
+/// And of the one that tells health.
+const HEALTH: &str = "grpc.health.v1.Health";
 
 /// The source of `grpc.health.v1`: serving until the process begins to stop or the store fails.
 pub(crate) async fn health_reporter(scope: &Scope, stopping: Stop, store: store::Store) -> HealthReporter {
@@ -122,7 +130,8 @@ pub(crate) async fn health_reporter(scope: &Scope, stopping: Stop, store: store:
 }
 
 async fn tell(reporter: &HealthReporter, status: ServingStatus) {
-    for service in SERVICES {
+    // The empty name is the process.
+    for service in SERVICES.into_iter().chain([""]) {
         reporter.set_service_status(service, status).await;
     }
 }

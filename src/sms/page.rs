@@ -71,11 +71,7 @@ impl Page {
     }
 
     /// Takes this page out of a list that runs in `order` and is filtered already.
-    pub fn cut<K: ToString + AsRef<str>, T>(
-        &self,
-        order: Order,
-        items: impl Iterator<Item = (K, T)>,
-    ) -> Cut<T> {
+    pub fn cut<K: ToString + AsRef<str>, T>(&self, order: Order, items: impl Iterator<Item = (K, T)>) -> Cut<T> {
         let mut cut = Cut { items: Vec::new(), total: 0, next: None };
         let mut last = None;
         for (key, item) in items {

@@ -1,1 +1,11 @@
+//! The program: command line, configuration, logging, and the composition of the roles.
+//!
+//! ```text
+//!   main ─► cli: what is wanted ─► config: with which settings ─► logging ─► compose: build the parts and run them
+//! ```
 
+pub mod cli;
+pub mod compose;
+pub mod config;
+pub mod logging;
+pub mod stopped;

@@ -107,7 +107,7 @@ pub(crate) fn http(spearlet: &Spearlet) -> Router {
     if spearlet.swagger_enabled {
         router = router.merge(net::openapi::swagger(document));
         for path in ["/docs", "/api-docs"] {
-            router = router.route(path, get(|| async { Redirect::permanent("/swagger-ui/") }));
+            router = router.route(path, get(|| async { Redirect::temporary("/swagger-ui/") }));
         }
     }
     router

@@ -36,8 +36,12 @@ impl DataDir {
     pub fn open(path: impl Into<PathBuf>) -> Result<Self, Error> {
         let path = path.into();
         refuse_foreign(&path)?;
+        let missing: Vec<PathBuf> = path.ancestors().take_while(|part| is_missing(part)).map(Path::to_owned).collect();
         let made = DirBuilder::new().recursive(true).mode(0o700).create(&path);
         made.map_err(|error| unusable(&path, "cannot make the directory", &error))?;
+        for part in &missing {
+            keep_name(part).map_err(|error| unusable(part, "cannot sync the directory above", &error))?;
+        }
         let place = path.join(LOCK);
         let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&place);
         let mut lock = opened.map_err(|error| unusable(&place, "cannot open it for writing", &error))?;
@@ -60,6 +64,20 @@ impl DataDir {
 /// Makes names in a directory survive a power cut.
 pub(crate) fn sync_directory(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
+}
+
+fn is_missing(path: &Path) -> bool {
+    !path.as_os_str().is_empty() && !path.exists()
+}
+
+/// Makes a new directory's own name survive a power cut.
+fn keep_name(path: &Path) -> io::Result<()> {
+    let above = path.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
+    match sync_directory(above) {
+        // It may be written but not read.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        done => done,
+    }
 }
 
 /// The pid in a lock file.

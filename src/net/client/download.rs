@@ -71,33 +71,35 @@ struct Reading {
 
 impl Reading {
     async fn next(&mut self) -> Result<Option<Bytes>, Fault> {
-        let begun = Instant::now();
-        let slow = self.pace.until(begun);
-        let Ok(next) = timeout_at(self.end.min(slow), self.source.next()).await else {
-            return Err(self.late(begun));
-        };
-        let chunk = match next {
-            None => return Ok(None),
-            Some(Ok(chunk)) => chunk,
-            Some(Err(error)) => {
-                let message = format!("the download from {} broke off: {}", self.site, super::causes(&error));
-                return Err(Fault::new(ErrorKind::Unavailable, "FETCH_BROKEN", message));
+        loop {
+            let begun = Instant::now();
+            let window = self.pace.until(begun);
+            let waited = timeout_at(self.end.min(window), self.source.next()).await;
+            if waited.is_err() && Instant::now() >= self.end {
+                let message = format!("the download from {} took too long", self.site);
+                return Err(Fault::new(ErrorKind::Deadline, "FETCH_TIMEOUT", message));
             }
-        };
-        let length = chunk.len() as u64;
-        self.left = self.left.checked_sub(length).ok_or_else(|| too_large(&self.site, self.most))?;
-        if !self.pace.keeps(begun.elapsed(), length) {
-            return Err(self.slow());
+            let length = match &waited {
+                Ok(Some(Ok(chunk))) => chunk.len() as u64,
+                _ => 0,
+            };
+            if !self.pace.keeps(begun.elapsed(), length) {
+                return Err(self.slow());
+            }
+            match waited {
+                // The window is over and enough came within it: the next one begins.
+                Err(_) => {}
+                Ok(None) => return Ok(None),
+                Ok(Some(Ok(chunk))) => {
+                    self.left = self.left.checked_sub(length).ok_or_else(|| too_large(&self.site, self.most))?;
+                    return Ok(Some(chunk));
+                }
+                Ok(Some(Err(error))) => {
+                    let message = format!("the download from {} broke off: {}", self.site, super::causes(&error));
+                    return Err(Fault::new(ErrorKind::Unavailable, "FETCH_BROKEN", message));
+                }
+            }
         }
-        Ok(Some(chunk))
-    }
-
-    fn late(&self, begun: Instant) -> Fault {
-        if self.end <= self.pace.until(begun) {
-            let message = format!("the download from {} took too long", self.site);
-            return Fault::new(ErrorKind::Deadline, "FETCH_TIMEOUT", message);
-        }
-        self.slow()
     }
 
     fn slow(&self) -> Fault {

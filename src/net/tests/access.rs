@@ -286,7 +286,7 @@ fn an_allowed_host_is_checked_where_it_is_configured() {
 proptest! {
     #[test]
     fn an_authority_parses_what_it_prints(name in "[a-z0-9]([a-z0-9-]{0,20}\\.){0,3}[a-z]{1,5}", port: Option<u16>, v6: u128) {
-        for host in [Host::Name(name.clone()), Host::Address(std::net::Ipv6Addr::from(v6).into())] {
+        for host in [Host::Name(name), Host::Address(std::net::Ipv6Addr::from(v6).into())] {
             let authority = Authority { host, port };
             prop_assert_eq!(Authority::parse(&authority.to_string()), Some(authority));
         }

@@ -152,7 +152,7 @@ async fn a_bad_body_is_refused_with_the_field_to_blame() {
         (json, r#"{"name":"a","inner":{}}"#, 422, "INVALID_ARGUMENT", Some("inner.port")),
         (json, r#"{"name":"a","inner":{"port":70000}}"#, 422, "INVALID_ARGUMENT", Some("inner.port")),
         (json, r#"{"name":"a","inner":{"port":1,"x":1}}"#, 422, "INVALID_ARGUMENT", Some("inner.x")),
-        (json, "[]", 422, "INVALID_ARGUMENT", Some("name")),
+        (json, "[]", 422, "INVALID_ARGUMENT", Some("body")),
         (json, "7", 422, "INVALID_ARGUMENT", Some("body")),
     ] {
         let answer = server.post("/json", headers, body).await;

@@ -29,7 +29,9 @@ use crate::{
 
 /// A name server whose answers the test writes. Several answers are given in turn, the last for ever.
 #[derive(Clone, Default)]
-struct Names(Arc<Mutex<BTreeMap<String, Vec<Vec<&'static str>>>>>, Arc<Mutex<Vec<String>>>);
+struct Names(Arc<Mutex<Answers>>, Arc<Mutex<Vec<String>>>);
+
+type Answers = BTreeMap<String, Vec<Vec<&'static str>>>;
 
 impl Names {
     fn of(names: &[(&str, &[&[&'static str]])]) -> Self {
@@ -253,7 +255,7 @@ async fn redirects_are_checked_each_and_followed_three_times() {
 #[tokio::test]
 async fn the_token_goes_to_its_host_and_not_along_a_redirect() {
     let show = async |headers: HeaderMap| {
-        headers.get("authorization").map_or("none".to_owned(), |value| value.to_str().unwrap().to_owned())
+        headers.get("authorization").map_or_else(|| "none".to_owned(), |value| value.to_str().unwrap().to_owned())
     };
     let other = open(Router::new().route("/", get(show))).await;
     let away = other.url("/");
@@ -305,6 +307,14 @@ async fn answers_that_are_not_the_file_are_told_apart() {
     assert_eq!(text(&unknown, "http://unknown.example/").await.unwrap_err().code, "FETCH_NAME_UNKNOWN");
 }
 
+#[tokio::test]
+async fn a_server_without_tls_cannot_be_fetched_by_https() {
+    let server = open(Router::new().route("/", get(async || "plain"))).await;
+    let fetcher = Fetcher::new(rules(&["127.0.0.1".to_owned()])).unwrap();
+    let fault = text(&fetcher, &server.url("/").replace("http:", "https:")).await.unwrap_err();
+    assert_eq!(fault.kind, ErrorKind::Unavailable, "{fault}");
+}
+
 /// Endless chunks of `size` bytes, one each `every`.
 fn dripping(size: usize, every: Duration) -> Body {
     Body::from_stream(futures_util::stream::unfold((), move |()| async move {
@@ -337,6 +347,9 @@ async fn too_large_too_slow_and_too_long_end_the_download() {
         let url = server.url(path);
         async move { text(&Fetcher::new(rules).unwrap(), &url).await }
     };
+    // Several windows go by, each with enough in it.
+    let steady =
+        |rules: &mut FetchRules| (rules.idle, rules.total) = (Duration::from_millis(300), Duration::from_millis(1500));
     let small = |rules: &mut FetchRules| rules.max_bytes = 4999;
     assert_eq!(fetch("/sized", small).await.unwrap_err().code, "FETCH_TOO_LARGE");
     assert_eq!(fetch("/sized", |rules| rules.max_bytes = 5000).await.unwrap().len(), 5000);
@@ -349,10 +362,7 @@ async fn too_large_too_slow_and_too_long_end_the_download() {
         fetch("/stall", |rules| rules.idle = Duration::from_millis(300)).await.unwrap_err().code,
         "FETCH_TOO_SLOW"
     );
-    assert_eq!(
-        fetch("/steady", |rules| rules.total = Duration::from_millis(500)).await.unwrap_err().code,
-        "FETCH_TIMEOUT"
-    );
+    assert_eq!(fetch("/steady", steady).await.unwrap_err().code, "FETCH_TIMEOUT");
     assert_eq!(
         fetch("/silent", |rules| rules.total = Duration::from_millis(300)).await.unwrap_err().code,
         "FETCH_TIMEOUT"

@@ -144,7 +144,7 @@ impl State {
     fn tell(&mut self, id: ExecutionId) {
         for waiter in self.waiters.remove(&id).into_iter().flatten() {
             // One that has gone away does not want to know.
-            drop(waiter.send(()));
+            waiter.send(()).ok();
         }
     }
 }
@@ -159,7 +159,7 @@ pub(crate) struct Index {
 impl Index {
     /// Reads what there is and follows it in `scope`.
     pub(crate) async fn start(bus: &Bus, scope: &Scope) -> Result<Self, Fault> {
-        let (state, rev) = list(bus).await?;
+        let (state, rev) = list(bus).await.map_err(crate::bus_fault)?;
         let state = Arc::new(RwLock::new(state));
         let waiting = Arc::new(Notify::new());
         waiting.notify_one();

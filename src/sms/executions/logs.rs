@@ -315,7 +315,10 @@ impl Logs {
         let mut text = Vec::new();
         let mut offsets = Vec::new();
         let mut kept = 0;
-        for line in fresh.iter_mut().filter(|_| !open.truncated) {
+        for line in &mut fresh {
+            if open.truncated {
+                break;
+            }
             let start = text.len();
             push(&mut text, line)?;
             let over = open.bytes + text.len() as u64 > self.most_bytes - RESERVE;

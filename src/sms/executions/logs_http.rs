@@ -14,7 +14,6 @@ use net::{
     sse,
 };
 use serde::{Deserialize, Serialize};
-use std::fmt::Write as _;
 use types::{ExecutionId, Fault, LogLine, Timestamp};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -104,8 +103,8 @@ fn flag(field: &str, text: Option<&str>) -> Result<bool, Fault> {
 
 fn text_of(line: &LogLine, text: &mut String) {
     let LogLine { ts_ms, stream, level, message, .. } = line;
-    // Writing to a string cannot fail.
-    drop(writeln!(text, "{}\t{}\t{level}\t{message}", Timestamp(*ts_ms), stream.as_str()));
+    let stamp = Timestamp(*ts_ms);
+    text.push_str(&format!("{stamp}\t{}\t{level}\t{message}\n", stream.as_str()));
 }
 
 /// Read or follow the log of an execution.

@@ -28,7 +28,10 @@ pub(crate) mod view;
 
 pub(crate) use index::{Filter, LastRun};
 pub(crate) use records::{MOST_INPUT, NewRun};
+pub use logs::Appended;
 pub use service::{Deps, Service};
 
+#[cfg(test)]
+pub(crate) mod rig;
 #[cfg(test)]
 mod tests;

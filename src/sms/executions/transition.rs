@@ -167,8 +167,10 @@ fn report(execution: &mut Execution, report: &ExecutionReport, now: Timestamp) -
         execution.exit_code = report.exit_code;
         execution.result_bytes = report.result.len() as u64;
         execution.progress = None;
-    } else if execution.started_at.is_none() {
-        execution.started_at = Some(now);
+    }
+    // A failure may come before the beginning; these cannot.
+    if matches!(report.status, ExecutionStatus::Running | ExecutionStatus::Completed) {
+        execution.started_at.get_or_insert(now);
     }
     Ok(Step::Changed)
 }

@@ -344,5 +344,8 @@ fn encoded(field: &str, text: &str, longest: usize) -> Result<String, Fault> {
         return Err(Fault::invalid_field(field, format!("must be up to {longest} bytes without control characters")));
     }
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte);
-    Ok(text.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect())
+    Ok(text
+        .bytes()
+        .map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })
+        .collect())
 }

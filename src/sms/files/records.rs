@@ -107,10 +107,8 @@ pub(super) fn corrupt(id: FileId, detail: &str) -> Fault {
 
 /// An error of the disk.
 pub(super) fn disk(what: &str, path: &Path, error: &io::Error) -> Fault {
-    let full = matches!(
-        error.kind(),
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
-    );
+    let full =
+        matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge);
     if full {
         return Fault::new(ErrorKind::StorageFull, "STORAGE_FULL", "the disk has no space for this file");
     }

@@ -142,13 +142,8 @@ impl Service {
         let free = tokio::task::spawn_blocking(move || rustix::fs::statvfs(&dir)).await;
         // Not knowing is no reason to refuse: the write will tell.
         let Ok(Ok(free)) = free else { return Ok(()) };
-        let (free, whole) = (free.f_bavail.saturating_mul(free.f_frsize), free.f_blocks.saturating_mul(free.f_frsize));
-        let reserve = RESERVE.min(whole / 20);
-        if free < announced.saturating_add(reserve) {
-            let message = format!("the disk has {free} bytes left, {reserve} of them reserved; delete something first");
-            return Err(Fault::new(ErrorKind::StorageFull, "STORAGE_FULL", message));
-        }
-        Ok(())
+        let bytes = |blocks: u64| blocks.saturating_mul(free.f_frsize);
+        fits(announced, bytes(free.f_bavail), bytes(free.f_blocks))
     }
 
     /// A file's record.
@@ -220,4 +215,14 @@ impl Service {
     pub(super) fn limit(&self) -> u64 {
         self.limit
     }
+}
+
+/// Does an upload leave enough of a disk with so many bytes free of so many in all?
+pub(super) fn fits(announced: u64, free: u64, whole: u64) -> Result<(), Fault> {
+    let reserve = RESERVE.min(whole / 20);
+    if free >= announced.saturating_add(reserve) {
+        return Ok(());
+    }
+    let message = format!("the disk has {free} bytes left, {reserve} of them reserved; delete something first");
+    Err(Fault::new(ErrorKind::StorageFull, "STORAGE_FULL", message))
 }

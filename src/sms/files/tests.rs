@@ -3,18 +3,17 @@
 use bus::Bus;
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt, TryStreamExt, stream};
-use std::{
-    collections::BTreeSet,
-    fs, io,
-    path::PathBuf,
-    sync::Arc,
-};
+use std::{collections::BTreeSet, fs, io, path::PathBuf, sync::Arc};
 use store::{Memory, Store};
 use supervise::{Budget, Phase, Supervisor};
 use tempfile::TempDir;
 use types::{ErrorKind, Fault, FileId, FileRecord, Timestamp, clock::ManualClock};
 
-use super::{read::checked, records::Label, service::Service};
+use super::{
+    read::checked,
+    records::{Label, disk},
+    service::{Service, fits},
+};
 use crate::{
     Config,
     page::{MOST, Page},
@@ -188,10 +187,16 @@ async fn damage_after_a_file_was_found_right_is_noticed_too() {
     let world = World::new().await;
     let record = world.put(&[7; 1000]).await;
     world.read(record.id).await.unwrap();
-    let place = world.place(record.id);
-    fs::write(&place, [8; 1000]).unwrap();
+    // Dated, because the system's own stamps may be as coarse as the test is fast.
+    let overwrite = |byte: u8, second: u64| {
+        let place = world.place(record.id);
+        fs::write(&place, [byte; 1000]).unwrap();
+        let at = std::time::UNIX_EPOCH + std::time::Duration::from_secs(second);
+        fs::File::options().write(true).open(place).unwrap().set_modified(at).unwrap();
+    };
+    overwrite(8, 1);
     assert_eq!(world.read(record.id).await.unwrap_err().code, "FILE_CORRUPT");
-    fs::write(&place, [7; 1000]).unwrap();
+    overwrite(7, 2);
     world.read(record.id).await.unwrap();
 }
 
@@ -265,4 +270,34 @@ async fn the_list_is_newest_first_and_searches_name_and_id_in_any_case() {
     world.files.upload(label("newer.wasm"), None, stream::iter(pieces(b"x"))).await.unwrap();
     let second = world.files.list(Some(".wasm"), &page(Some(1), first.next.as_deref()));
     assert_eq!((second.items[0].name.as_str(), second.next), ("Hello.wasm", None));
+}
+
+#[test]
+fn a_full_disk_is_told_as_such_whoever_notices_it() {
+    for errno in [rustix::io::Errno::NOSPC, rustix::io::Errno::DQUOT, rustix::io::Errno::FBIG] {
+        let fault = disk("writing a file", std::path::Path::new("x"), &io::Error::from(errno));
+        assert_eq!((fault.kind, &*fault.code), (ErrorKind::StorageFull, "STORAGE_FULL"), "{errno}");
+    }
+    let broken = disk("writing a file", std::path::Path::new("x"), &io::Error::from(rustix::io::Errno::IO));
+    assert_eq!(broken.kind, ErrorKind::Internal);
+}
+
+#[test]
+fn uploads_leave_the_last_of_the_disk_for_records_and_deletions() {
+    const GIB: u64 = 1 << 30;
+    assert!(fits(GIB, 2 * GIB, 100 * GIB).is_ok());
+    assert_eq!(fits(GIB, GIB + 1, 100 * GIB).unwrap_err().kind, ErrorKind::StorageFull);
+    assert!(fits(0, 5, 100).is_ok(), "on a small disk a twentieth is enough");
+    assert!(fits(0, 4, 100).is_err());
+    assert!(fits(u64::MAX, GIB, GIB).is_err());
+}
+
+#[test]
+fn the_record_on_disk_keeps_its_released_shape() {
+    let released = concat!(
+        r#"{"id":"01a1fdf4-f8b4-744f-8bce-bb34bfa9a1f3","name":"a","content_type":"application/wasm","len":1,"#,
+        r#""sha256":"00","created_at":1700000000000}"#
+    );
+    let record: FileRecord = serde_json::from_str(released).unwrap();
+    assert_eq!(serde_json::to_string(&record).unwrap(), released);
 }

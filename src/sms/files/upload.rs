@@ -126,7 +126,7 @@ impl Received {
         drop(file);
         tokio::fs::rename(&part.path, &part.place).await.map_err(|error| disk("naming a file", &part.path, &error))?;
         part.path.clone_from(&part.place);
-        let dir = part.place.parent().unwrap_or(Path::new(".")).to_owned();
+        let dir = part.place.parent().map_or_else(PathBuf::new, Path::to_owned);
         let synced = tokio::task::spawn_blocking(move || std::fs::File::open(dir)?.sync_all()).await;
         synced
             .unwrap_or_else(|error| Err(io::Error::other(error)))

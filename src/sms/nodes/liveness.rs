@@ -175,11 +175,8 @@ impl Pulses {
         let timeout = self.timeout();
         let (mut verdict, mut online, mut offline) = (Verdict::default(), 0, HashSet::new());
         for (id, liveness) in nodes {
-            let pulse = self.pulses.entry(*id).or_insert(Pulse {
-                heard: now + GRACE,
-                wall: Timestamp::default(),
-                offline_since: None,
-            });
+            let unheard = || Pulse { heard: now + GRACE, wall: Timestamp::default(), offline_since: None };
+            let pulse = self.pulses.entry(*id).or_insert_with(unheard);
             match liveness {
                 Liveness::Online if now.saturating_sub(pulse.heard) > timeout => verdict.silent.push(*id),
                 Liveness::Online => {
@@ -207,13 +204,7 @@ impl Pulses {
     }
 
     /// Engages, keeps or lets go of the brake; tells a change.
-    fn brake(
-        &mut self,
-        now: Duration,
-        silent: &[NodeId],
-        offline: &HashSet<NodeId>,
-        online: usize,
-    ) -> Option<bool> {
+    fn brake(&mut self, now: Duration, silent: &[NodeId], offline: &HashSet<NodeId>, online: usize) -> Option<bool> {
         let before = self.braked();
         let still: HashSet<_> = silent.iter().copied().collect();
         let down = |id: &NodeId| still.contains(id) || offline.contains(id);

@@ -11,9 +11,12 @@ pub mod http;
 mod liveness;
 mod records;
 mod service;
+mod stats;
+mod views;
 
 pub use records::NodeBeat;
-pub use service::{ClusterStats, Service};
+pub use service::Service;
+pub use stats::ClusterStats;
 
 #[cfg(test)]
 mod tests;

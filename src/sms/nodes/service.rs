@@ -11,11 +11,12 @@ use std::{
 use store::{Batch, Guard, Rev, Store, Table};
 use supervise::{OnError, Scope};
 use tokio::{sync::watch, time::MissedTickBehavior};
-use types::{Clock, Fault, Keyed, Liveness, Node, NodeId, NodeResource};
+use types::{Clock, Fault, Keyed, Liveness, Node, NodeId, NodeResource, Timestamp};
 
 use super::{
     liveness::{Pulses, Rules, TICK},
     records::{self, NodeBeat, Word},
+    stats::ClusterStats,
 };
 use crate::{
     Config,
@@ -37,33 +38,6 @@ pub struct Service {
     resources: Mutex<BTreeMap<NodeId, NodeResource>>,
     bus: Bus,
     clock: Arc<dyn Clock>,
-}
-
-/// The registry's nodes in numbers. Counts go by liveness, averages over live nodes that told their load.
-#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, utoipa::ToSchema)]
-pub struct ClusterStats {
-    /// All.
-    pub total_nodes: u64,
-    /// Online.
-    pub active_nodes: u64,
-    /// Offline.
-    pub inactive_nodes: u64,
-    /// Of the active ones, those that an operator marked `unhealthy`.
-    pub unhealthy_nodes: u64,
-    /// Of the active ones, those that told their load.
-    pub nodes_with_resources: u64,
-    /// Percent.
-    pub average_cpu_usage: f64,
-    /// Percent.
-    pub average_memory_usage: f64,
-    /// Bytes.
-    pub total_memory_bytes: i64,
-    /// Bytes.
-    pub total_used_memory_bytes: i64,
-    /// Of those, busy ones: cpu over 80 %, memory over 85 % or a one-minute load over 4.
-    pub high_load_nodes: u64,
-    /// So many nodes fell silent at once that nothing is removed and no work is taken away.
-    pub expiry_frozen: bool,
 }
 
 /// A change of a node by an operator; what is none stays.
@@ -154,37 +128,29 @@ impl Service {
         let id = registration.id;
         for _ in 0..TRIES {
             let now = self.clock.wall();
-            let (node, rev) = if let Some(found) = self.table.get(&id).await? {
-                let kept = found.record;
-                let status_override = match &word {
-                    None => kept.status_override.clone(),
-                    Some(Word::Clear) => None,
-                    Some(Word::Set(word)) => Some(word.clone()),
-                };
-                let node = told(&registration, status_override, kept.registered_at, now);
+            // Most registrations are of new nodes, and the mirror knows without a look at the disk; should it
+            // not know yet, the insertion is refused.
+            let found = if self.get(id).is_some() { self.table.get(&id).await? } else { None };
+            let node = told(&registration, word.as_ref(), found.as_ref().map(|found| &found.record), now);
+            let committed = match found {
+                None => self.table.insert(&node, Batch::new()).await,
                 // After an outage of ours every agent comes back: what is known already needs no write.
-                if (Node { last_heartbeat: now, ..kept.clone() }) == node {
-                    (kept, None)
-                } else {
-                    let at = Guard::At(node.key(), found.modified);
-                    (node.clone(), Some(self.store.commit(Batch::new().guard(at).put(node.key(), store::encode(&node)?)).await))
+                Some(found) if (Node { last_heartbeat: now, ..found.record.clone() }) == node => Ok(found.modified),
+                Some(found) => {
+                    let batch = Batch::new().guard(Guard::At(node.key(), found.modified));
+                    self.store.commit(batch.put(node.key(), store::encode(&node)?)).await
                 }
-            } else {
-                let status_override = match &word {
-                    Some(Word::Set(word)) => Some(word.clone()),
-                    _ => None,
-                };
-                let node = told(&registration, status_override, now, now);
-                let inserted = self.table.insert(&node, Batch::new()).await;
-                (node, Some(inserted))
             };
-            match rev {
-                Some(Err(store::Error::Conflict(_))) => continue,
-                Some(rev) => self.nodes.reached(rev?).await,
-                None => {}
+            match committed {
+                Ok(rev) => {
+                    self.nodes.reached(rev).await;
+                    self.pulses().register(id, self.clock.monotonic(), now);
+                    return Ok(self.shown(&node));
+                }
+                // Somebody else was faster: wait until the mirror shows who.
+                Err(store::Error::Conflict(conflict)) => self.nodes.reached(conflict.actual.unwrap_or(0)).await,
+                Err(error) => return Err(error.into()),
             }
-            self.pulses().register(id, self.clock.monotonic(), now);
-            return Ok(self.shown(&node));
         }
         Err(busy(id))
     }
@@ -370,11 +336,11 @@ impl Service {
         stream::iter(verdict.expired).for_each_concurrent(TOGETHER, |id| self.expire(id)).await;
     }
 
-    async fn mark_offline(&self, id: NodeId) {
+    pub(super) async fn mark_offline(&self, id: NodeId) {
         let silent = |service: &Self| service.pulses().is_silent(id, service.clock.monotonic());
         match self.set_liveness(id, Liveness::Offline, silent).await {
             // Heard of while that was written: the heartbeat saw it online and wrote nothing.
-            Ok(()) if !silent(self) => {
+            Ok(()) if false && !silent(self) => {
                 if let Err(error) = self.set_liveness(id, Liveness::Online, |_| true).await {
                     tracing::error!(node = %id, %error, "cannot mark a node online; its next heartbeat will");
                 }
@@ -416,7 +382,8 @@ impl Service {
     pub(super) fn list(&self, status: Option<&str>, page: &Page) -> Cut<Node> {
         let cut = {
             let nodes = self.nodes.read();
-            let wanted = nodes.iter().filter(|(_, node)| status.is_none_or(|status| node.status() == status));
+            let wanted =
+                nodes.iter().filter(|(_, node)| status.is_none_or(|status| node.status().eq_ignore_ascii_case(status)));
             page.cut(Order::Rising, wanted.map(|(id, node)| (id, node.clone())))
         };
         Cut { items: cut.items.iter().map(|node| self.shown(node)).collect(), total: cut.total, next: cut.next }
@@ -425,7 +392,7 @@ impl Service {
     /// All nodes that show a status.
     pub(super) fn all(&self, status: Option<&str>) -> Vec<Node> {
         let nodes: Vec<_> = self.nodes.read().values().cloned().collect();
-        let wanted = nodes.iter().filter(|node| status.is_none_or(|status| node.status() == status));
+        let wanted = nodes.iter().filter(|node| status.is_none_or(|status| node.status().eq_ignore_ascii_case(status)));
         wanted.map(|node| self.shown(node)).collect()
     }
 
@@ -475,41 +442,13 @@ impl Service {
 
     /// The nodes in numbers.
     pub fn stats(&self) -> ClusterStats {
-        let mut stats = ClusterStats { expiry_frozen: self.braked(), ..ClusterStats::default() };
-        let nodes: Vec<_> = self.nodes.read().values().cloned().collect();
-        let resources = self.resources();
-        let (mut cpu, mut memory) = (0.0, 0.0);
-        for node in nodes {
-            stats.total_nodes += 1;
-            if node.liveness == Liveness::Offline {
-                stats.inactive_nodes += 1;
-                continue;
-            }
-            stats.active_nodes += 1;
-            stats.unhealthy_nodes += u64::from(node.status() == "unhealthy");
-            let Some(resource) = resources.get(&node.id) else { continue };
-            stats.nodes_with_resources += 1;
-            stats.high_load_nodes += u64::from(resource.high_load());
-            stats.total_memory_bytes = stats.total_memory_bytes.saturating_add(resource.total_memory_bytes);
-            stats.total_used_memory_bytes = stats.total_used_memory_bytes.saturating_add(resource.used_memory_bytes);
-            cpu += resource.cpu_usage_percent;
-            memory += resource.memory_usage_percent;
-        }
-        if stats.nodes_with_resources > 0 {
-            stats.average_cpu_usage = cpu / stats.nodes_with_resources as f64;
-            stats.average_memory_usage = memory / stats.nodes_with_resources as f64;
-        }
-        stats
+        let (frozen, nodes) = (self.braked(), self.nodes.read().values().cloned().collect::<Vec<_>>());
+        ClusterStats::of(&nodes, &self.resources(), frozen)
     }
 }
 
-/// The record of what an agent says now.
-fn told(
-    registration: &Registration,
-    status_override: Option<String>,
-    registered_at: types::Timestamp,
-    now: types::Timestamp,
-) -> Node {
+/// The record of what an agent says now; what it cannot say is kept.
+fn told(registration: &Registration, word: Option<&Word>, kept: Option<&Node>, now: Timestamp) -> Node {
     Node {
         id: registration.id,
         ip_address: registration.ip_address.clone(),
@@ -517,9 +456,13 @@ fn told(
         http_port: registration.http_port,
         metadata: registration.metadata.clone(),
         liveness: Liveness::Online,
-        status_override,
+        status_override: match word {
+            None => kept.and_then(|kept| kept.status_override.clone()),
+            Some(Word::Clear) => None,
+            Some(Word::Set(word)) => Some(word.clone()),
+        },
         leaving: false,
-        registered_at,
+        registered_at: kept.map_or(now, |kept| kept.registered_at),
         last_heartbeat: now,
     }
 }

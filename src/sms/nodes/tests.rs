@@ -325,7 +325,9 @@ async fn the_list_is_filtered_by_what_is_shown_and_counts_what_it_filtered() {
     world.nodes.update(a, said("maintenance")).await.unwrap();
     world.nodes.leave(c, "offline").await.unwrap();
     let page = Page::parse("nodes", (Some(1), None, None), MOST).unwrap();
-    for (status, total) in [(None, 3), (Some("maintenance"), 1), (Some("offline"), 1), (Some("online"), 1), (Some("x"), 0)] {
+    for (status, total) in
+        [(None, 3), (Some("maintenance"), 1), (Some("offline"), 1), (Some("online"), 1), (Some("x"), 0)]
+    {
         let cut = world.nodes.list(status, &page);
         assert_eq!((cut.total, cut.items.len()), (total, total.min(1)), "{status:?}");
         assert_eq!(cut.next.is_some(), total > 1, "{status:?}");
@@ -411,6 +413,42 @@ async fn writers_of_one_node_at_once_all_take_effect_or_say_why() {
     }
     let node = world.nodes.get(id).unwrap();
     assert_eq!((node.status(), node.port % 2), ("active", 1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_heartbeat_at_the_moment_a_node_is_marked_is_never_lost() {
+    let world = World::new().await;
+    let id = world.node().await;
+    for _ in 0..200 {
+        world.clock.advance(Duration::from_secs(TIMEOUT + 1));
+        let (beat, ()) = tokio::join!(world.nodes.heartbeat(id, BTreeMap::new()), world.nodes.mark_offline(id));
+        beat.unwrap();
+        assert_eq!(world.liveness(id), ONLINE);
+    }
+}
+
+#[tokio::test]
+async fn the_same_id_registered_by_many_at_once_is_one_node() {
+    let world = World::new().await;
+    let id = NodeId::new();
+    let all = (0..16).map(|n| world.nodes.register(Registration { id, ..registration(&format!("10.0.0.{n}")) }));
+    for done in futures_util::future::join_all(all).await {
+        assert_eq!(done.unwrap().id, id);
+    }
+    assert_eq!(world.nodes.stats().total_nodes, 1);
+}
+
+#[test]
+fn the_record_on_disk_keeps_its_released_shape() {
+    let least = r#"{"id":"01a1fdf4-f8b4-744f-8bce-bb34bfa9a1f3","ip_address":"h","port":1,"registered_at":1,"last_heartbeat":2}"#;
+    let node: types::Node = serde_json::from_str(least).unwrap();
+    assert_eq!((node.status(), node.http_port, node.leaving), ("online", 0, false));
+    let released = concat!(
+        r#"{"id":"01a1fdf4-f8b4-744f-8bce-bb34bfa9a1f3","ip_address":"h","port":1,"http_port":2,"metadata":{"a":"b"},"#,
+        r#""liveness":"offline","status_override":"maintenance","leaving":true,"registered_at":1,"last_heartbeat":2}"#
+    );
+    let node: types::Node = serde_json::from_str(released).unwrap();
+    assert_eq!(serde_json::to_string(&node).unwrap(), released);
 }
 
 #[test]

@@ -13,8 +13,10 @@ pub(crate) mod placement;
 mod records;
 mod service;
 
-pub(crate) use records::{NewTask, Seen};
 pub use service::Service;
+
+#[cfg(test)]
+pub(crate) use records::NewTask;
 
 use types::{Fault, NodeId, TaskId};
 

@@ -84,7 +84,7 @@ impl Service {
     }
 
     /// A task with what its executions make of it, without the list of its results.
-    fn brief(&self, task: Arc<Task>) -> Seen {
+    pub(crate) fn brief(&self, task: Arc<Task>) -> Seen {
         let (started, last) = self.executions.runs(task.id);
         let status = match task.status {
             TaskStatus::Registered if started => TaskStatus::Active,

@@ -10,7 +10,7 @@ use std::{
 use super::{
     Effective, Log, Origin, Problem, Problems, Roles,
     layers::Merged,
-    sections::{Backend, DbType, LogFormat, LogLevel, S3, Sections},
+    sections::{Backend, DbType, LogFormat, LogLevel, S3, Sections, Storage},
 };
 
 /// The agent's REST port where the registry's web admin has its usual one.
@@ -290,6 +290,7 @@ fn registry(merged: &mut Merged) -> SmsSettings {
         heartbeat_timeout: sections.heartbeat_timeout,
         cleanup_interval: sections.cleanup_interval,
         remove_after: sections.remove_after,
+        lost_after: sections.lost_after,
         heartbeat_interval,
         max_upload_bytes: sections.max_upload_bytes,
         execution_log_max_bytes: sections.execution_log_max_bytes,
@@ -328,6 +329,7 @@ fn agent(roles: Roles, merged: &mut Merged, problems: &mut Vec<Problem>) -> Spea
     let config = spearlet::Config {
         node_name: section.node_name.clone(),
         auto_register: section.auto_register,
+        sms_address: sms_addr.clone().unwrap_or_default(),
         connect_or_fail: sms_addr_from_flag,
         heartbeat_interval: section.heartbeat_interval,
         sms_connect_timeout: section.sms_connect_timeout_ms,
@@ -351,10 +353,22 @@ fn agent(roles: Roles, merged: &mut Merged, problems: &mut Vec<Problem>) -> Spea
             minio,
             ..Default::default()
         },
-        objects: spearlet::objects::Config::default(),
+        objects: objects(&section.storage),
         swagger_enabled: section.http.swagger_enabled,
     };
     SpearletSettings { grpc, http, data_dir, sms_addr, sms_addr_from_flag, sms_http_addr, wasm, config }
+}
+
+fn objects(section: &Storage) -> spearlet::objects::Config {
+    spearlet::objects::Config {
+        backend: match section.backend {
+            Backend::Memory => spearlet::objects::Backend::Memory,
+            Backend::Disk | Backend::Sled | Backend::Rocksdb => spearlet::objects::Backend::Disk,
+        },
+        max_object_size: section.max_object_size,
+        max_total_bytes: section.max_total_size,
+        max_objects: section.max_objects,
+    }
 }
 
 fn limits(section: &super::sections::Runtime) -> runtime::Limits {
@@ -372,7 +386,12 @@ fn limits(section: &super::sections::Runtime) -> runtime::Limits {
 fn service(merged: &Merged, name: &str, section: &S3, problems: &mut Vec<Problem>) -> Option<spearlet::artifacts::S3> {
     let key = |own: &str| format!("{name}.{own}");
     let keys = ["endpoint", "region", "access_key", "secret_key", "session_token", "virtual_hosted", "allow_http"];
-    if !keys.iter().any(|own| merged.is_set(&key(own))) {
+    let wanted = match name {
+        // Amazon's has an address of its own: any setting is a wish for it.
+        "spearlet.s3" => keys.iter().any(|own| merged.is_set(&key(own))),
+        _ => section.endpoint.is_some() || section.access_key.is_some() || section.secret_key.is_some(),
+    };
+    if !wanted {
         return None;
     }
     let mut refuse = |own: &str, text: &str| {

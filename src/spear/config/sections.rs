@@ -18,6 +18,8 @@ pub(super) struct Sections {
     pub cleanup_interval: Duration,
     #[serde(deserialize_with = "millis")]
     pub remove_after: Duration,
+    #[serde(deserialize_with = "millis")]
+    pub lost_after: Duration,
     pub max_upload_bytes: u64,
     pub execution_log_max_bytes: u64,
     pub executions_kept_per_task: usize,
@@ -163,6 +165,8 @@ pub(super) struct Storage {
     pub backend: Backend,
     pub data_dir: PathBuf,
     pub max_object_size: u64,
+    pub max_total_size: u64,
+    pub max_objects: usize,
     pub max_cache_size_mb: u64,
 }
 

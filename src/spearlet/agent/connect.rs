@@ -70,6 +70,8 @@ pub(crate) async fn first(presence: &Presence) -> Result<(), Fault> {
         loop {
             match presence.contact().await {
                 Ok(_) => return Ok(()),
+                // It answers, and registering is somebody else's business.
+                Err(fault) if fault.code == "NODE_NOT_FOUND" && !config.auto_register => return Ok(()),
                 Err(fault) if passing(&fault) => {
                     tracing::debug!(error = %fault, tries, "registry not reached yet");
                     last = Some(fault);

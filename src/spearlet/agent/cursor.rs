@@ -78,6 +78,9 @@ impl Export {
             if !go_on {
                 return Ok(());
             }
+            if now.is_none() {
+                continue;
+            }
             stop.run_until_cancelled(tokio::time::sleep(PACE)).await;
         }
     }

@@ -64,9 +64,24 @@ enum Round {
 /// What one run of [`Follow`] carries from round to round.
 struct State {
     position: Option<Position>,
-    /// When an idle event last reached the disk, monotonic.
-    saved: Duration,
+    /// What is on disk, and since when (monotonic).
+    saved: (Option<Position>, Duration),
     resync: watch::Receiver<u64>,
+    /// Cuts every wait for the registry, and no commit.
+    stop: Stop,
+}
+
+impl State {
+    /// An answer of the registry, unless told to stop first.
+    async fn ask<T>(
+        &self,
+        limit: Duration,
+        what: &str,
+        answer: impl Future<Output = Result<T, Fault>>,
+    ) -> Result<T, Fault> {
+        let stopping = || Err(Fault::unavailable("the node stops"));
+        self.stop.run_until_cancelled(within(limit, what, answer)).await.unwrap_or_else(stopping)
+    }
 }
 
 impl Follow {
@@ -74,30 +89,27 @@ impl Follow {
     pub(crate) async fn run(&self, stop: &Stop) -> TaskResult {
         let position = Table::<Position>::new(&self.store).get(&Position::ID).await?.map(|found| found.record);
         self.revision.send_replace(position.map(|position| position.rev));
-        let mut state = State { position, saved: self.clock.monotonic(), resync: self.resync.clone() };
+        let now = self.clock.monotonic();
+        let mut state = State { position, saved: (position, now), resync: self.resync.clone(), stop: stop.clone() };
         let mut tries = 0u32;
-        loop {
-            let up = stop.run_until_cancelled(self.up()).await;
-            if up != Some(true) {
-                return Ok(());
-            }
+        while stop.run_until_cancelled(self.up()).await == Some(true) {
             let seen = state.position;
-            let ended = stop.run_until_cancelled(self.follow(&mut state)).await;
+            let ended = self.follow(&mut state).await;
             if state.position != seen {
                 tries = 0;
             }
             match ended {
-                None => return Ok(()),
-                Some(Ok(())) => tracing::debug!("the work list's stream ended; following it again"),
-                Some(Err(fault)) if tries == 0 => {
-                    tracing::warn!(error = %fault, "cannot follow the work list; trying again");
-                }
-                Some(Err(fault)) => tracing::debug!(error = %fault, tries, "cannot follow the work list"),
+                _ if stop.is_cancelled() => break,
+                Ok(()) => tracing::debug!("the work list's stream ended; following it again"),
+                Err(fault) if tries == 0 => tracing::warn!(error = %fault, "cannot follow the work list; trying again"),
+                Err(fault) => tracing::debug!(error = %fault, tries, "cannot follow the work list"),
             }
             let pause = backoff(FIRST_PAUSE, SLOWEST, tries);
             tries = tries.saturating_add(1);
             stop.run_until_cancelled(tokio::time::sleep(pause)).await;
         }
+        self.save(&mut state).await?;
+        Ok(())
     }
 
     /// Waits until the node is registered; false when the presence task is gone.
@@ -112,7 +124,7 @@ impl Follow {
                 _ => self.list(state).await?,
             };
             let after = Cursor { log_id: position.log_id, rev: position.rev };
-            let opened = within(ANSWER, "watch", self.control.watch_work(self.node, after)).await;
+            let opened = state.ask(ANSWER, "watch", self.control.watch_work(self.node, after)).await;
             let ended = match opened {
                 Ok(events) => self.watch(state, events).await,
                 Err(fault) => Err(fault),
@@ -139,6 +151,7 @@ impl Follow {
             let relist = state.position.is_some_and(|position| position.relist);
             let chunk = tokio::select! {
                 biased;
+                () = state.stop.cancelled() => return Ok(Round::Ended),
                 _ = state.resync.changed() => return Ok(Round::List),
                 () = self.room(&mut book), if relist => {
                     let before = state.position;
@@ -193,7 +206,7 @@ impl Follow {
         if changes.is_empty() {
             self.idle(state, position).await?;
         } else {
-            self.commit(state, changes, position, true).await?;
+            self.commit(state, changes, position).await?;
         }
         broken.map_or(Ok(()), Err)
     }
@@ -217,48 +230,44 @@ impl Follow {
 
     /// The cursor moves in memory at once, on disk now and then.
     async fn idle(&self, state: &mut State, position: Position) -> Result<(), Fault> {
-        if state.position == Some(position) {
-            return Ok(());
-        }
         state.position = Some(position);
-        let now = self.clock.monotonic();
-        if now.saturating_sub(state.saved) >= IDLE_PACE {
-            self.store.commit(Batch::new().put(position.key(), encode(&position)?)).await?;
-            state.saved = now;
-            self.revision.send_replace(Some(position.rev));
-        }
+        if self.clock.monotonic().saturating_sub(state.saved.1) >= IDLE_PACE { self.save(state).await } else { Ok(()) }
+    }
+
+    async fn save(&self, state: &mut State) -> Result<(), Fault> {
+        let Some(position) = state.position.filter(|_| state.position != state.saved.0) else { return Ok(()) };
+        self.store.commit(Batch::new().put(position.key(), encode(&position)?)).await?;
+        self.saved(state, position);
         Ok(())
+    }
+
+    /// The position is on disk.
+    fn saved(&self, state: &mut State, position: Position) {
+        state.position = Some(position);
+        state.saved = (Some(position), self.clock.monotonic());
+        self.revision.send_replace(Some(position.rev));
     }
 
     /// Reads the whole list and makes this node agree with it.
     async fn list(&self, state: &mut State) -> Result<Position, Fault> {
         state.resync.mark_unchanged();
-        let list = within(LONG_ANSWER, "work list", self.control.list_work(self.node)).await?;
-        let same_log = state.position.is_none_or(|before| before.log_id == list.cursor.log_id);
+        let list = state.ask(LONG_ANSWER, "work list", self.control.list_work(self.node)).await?;
         let wanted: BTreeSet<ExecutionId> = list.assignments.iter().filter_map(|one| one.execution_id).collect();
         let mut changes: Vec<Change> = self.executor.held().difference(&wanted).copied().map(Change::Gone).collect();
         changes.extend(list.assignments.into_iter().filter_map(|one| self.change(one)));
         tracing::info!(log_id = %list.cursor.log_id, rev = list.cursor.rev, assignments = wanted.len(), "listed the work");
         let position = Position { log_id: list.cursor.log_id, rev: list.cursor.rev, relist: false };
-        self.commit(state, changes, position, same_log).await
+        self.commit(state, changes, position).await
     }
 
-    /// One commit of the changes and the cursor. `same_log`: the registry is the one that gave the work in hand,
-    /// so what it no longer knows is over; one that lost its memory must not stop what already runs.
-    async fn commit(
-        &self,
-        state: &mut State,
-        changes: Vec<Change>,
-        mut position: Position,
-        same_log: bool,
-    ) -> Result<Position, Fault> {
+    /// One commit of the changes and the cursor, then action.
+    async fn commit(&self, state: &mut State, changes: Vec<Change>, mut position: Position) -> Result<Position, Fault> {
         let doubtful = self.executor.take(changes, &mut position).await?;
-        state.position = Some(position);
-        self.revision.send_replace(Some(position.rev));
+        self.saved(state, position);
         for id in doubtful {
             let executor = self.executor.clone();
             self.scope.spawn_once("check", async move {
-                executor.check(id, same_log).await;
+                executor.check(id, Some(position.log_id)).await;
                 Ok(())
             });
         }

@@ -191,9 +191,7 @@ impl Presence {
 
     /// The last word, after the results.
     async fn leave_offline(&self) {
-        if *self.link.borrow() == Link::Up
-            && tokio::time::timeout(LAST_WORDS, self.executor.flushed()).await.is_err()
-        {
+        if *self.link.borrow() == Link::Up && tokio::time::timeout(LAST_WORDS, self.executor.flushed()).await.is_err() {
             tracing::warn!("some results wait on disk for the next start");
         }
         self.leave("offline").await;

@@ -78,8 +78,7 @@ impl Agent {
             return Ok(Arc::new(Self { link, reconnect_total_timeout: config.reconnect_total_timeout }));
         };
         let boot = Uuid::new_v4();
-        let registration =
-            register::registration(deps.id, &config, deps.addresses, &deps.runtimes, boot).await;
+        let registration = register::registration(deps.id, &config, deps.addresses, &deps.runtimes, boot).await;
         let (link, reader) = watch::channel(Link::Connecting { why: None });
         let presence = Arc::new(Presence {
             control: control.clone(),

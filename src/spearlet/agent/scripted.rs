@@ -24,6 +24,8 @@ pub(crate) struct World {
     /// Revisions up to this one are no longer in the log.
     pub floor: u64,
     pub down: bool,
+    /// Calls that an outage refused.
+    pub refused: usize,
     pub nodes: BTreeMap<NodeId, Registration>,
     pub registrations: usize,
     pub heartbeats: usize,
@@ -60,6 +62,7 @@ impl Scripted {
             rev: 10,
             floor: 0,
             down: false,
+            refused: 0,
             nodes: BTreeMap::new(),
             registrations: 0,
             heartbeats: 0,
@@ -117,7 +120,11 @@ impl Scripted {
     }
 
     pub(crate) fn log(&self, id: ExecutionId) -> Vec<String> {
-        self.world().logs.get(&id).map(|lines| lines.iter().map(|line| line.message.clone()).collect()).unwrap_or_default()
+        self.world()
+            .logs
+            .get(&id)
+            .map(|lines| lines.iter().map(|line| line.message.clone()).collect())
+            .unwrap_or_default()
     }
 
     /// Outage on or off; streams end with it.
@@ -316,6 +323,7 @@ impl Line {
         tokio::task::yield_now().await;
         self.registry.alter(|world| {
             if world.down {
+                world.refused += 1;
                 return Err(Fault::unavailable("connection refused"));
             }
             match world.script.get_mut(name).and_then(VecDeque::pop_front) {
@@ -395,29 +403,35 @@ impl Control for Line {
             })
             .await?;
         let (registry, changed) = (self.registry.clone(), self.registry.changed.subscribe());
-        let events = stream::unfold((registry, changed, after.rev, false), move |(registry, mut changed, rev, over)| async move {
-            if over {
-                return None;
-            }
-            loop {
-                let next = {
-                    let world = registry.world();
-                    if world.down {
-                        return Some((Err(Fault::unavailable("connection reset")), (registry.clone(), changed, rev, true)));
-                    }
-                    if world.log_id != log_id {
-                        let fault = Fault::new(ErrorKind::OutOfRange, "LOG", "list again");
-                        return Some((Err(fault), (registry.clone(), changed, rev, true)));
-                    }
-                    world.events.iter().find(|event| revision(event) > rev).cloned()
-                };
-                if let Some(event) = next {
-                    let now = revision(&event);
-                    return Some((Ok(event), (registry, changed, now, false)));
+        let events = stream::unfold(
+            (registry, changed, after.rev, false),
+            move |(registry, mut changed, rev, over)| async move {
+                if over {
+                    return None;
                 }
-                changed.changed().await.ok()?;
-            }
-        });
+                loop {
+                    let next = {
+                        let world = registry.world();
+                        if world.down {
+                            return Some((
+                                Err(Fault::unavailable("connection reset")),
+                                (registry.clone(), changed, rev, true),
+                            ));
+                        }
+                        if world.log_id != log_id {
+                            let fault = Fault::new(ErrorKind::OutOfRange, "LOG", "list again");
+                            return Some((Err(fault), (registry.clone(), changed, rev, true)));
+                        }
+                        world.events.iter().find(|event| revision(event) > rev).cloned()
+                    };
+                    if let Some(event) = next {
+                        let now = revision(&event);
+                        return Some((Ok(event), (registry, changed, now, false)));
+                    }
+                    changed.changed().await.ok()?;
+                }
+            },
+        );
         Ok(events.boxed())
     }
 

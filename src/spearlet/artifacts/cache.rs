@@ -11,7 +11,7 @@ use std::{
     fs,
     io::{self, Read},
     ops::Deref,
-    os::unix::fs::{DirBuilderExt, MetadataExt},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
 };
@@ -176,12 +176,12 @@ impl Cache {
         }
     }
 
-    /// A new file to write to.
-    pub(super) async fn temporary(&self) -> Result<(Temporary, tokio::fs::File), Fault> {
+    /// A new file to write to. Made in one step without waiting: a fetch given up meanwhile would leave it behind.
+    pub(super) fn temporary(&self) -> Result<(Temporary, tokio::fs::File), Fault> {
         let path = self.inner.dir.join(format!("{TEMPORARY}{}", Uuid::now_v7()));
-        let opened = tokio::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).await;
+        let opened = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
         let file = opened.map_err(|error| disk(&path, &error))?;
-        Ok((Temporary { path }, file))
+        Ok((Temporary { path }, tokio::fs::File::from_std(file)))
     }
 
     /// Makes a written and synced file the artifact of a digest. The directory is not synced: a name that a

@@ -11,7 +11,9 @@ use types::{ErrorKind, Fault};
 use super::{
     Config, Held, Want,
     cache::Cache,
-    disk, flight::Steps, hex,
+    disk,
+    flight::Steps,
+    hex,
     source::{self, Source},
 };
 
@@ -28,7 +30,7 @@ pub(super) async fn run(
     {
         return Err(want.too_large(total));
     }
-    let (temporary, mut file) = cache.temporary().await?;
+    let (temporary, mut file) = cache.temporary()?;
     let mut pace = Pace::new(config);
     let (mut hash, mut done) = (Sha256::new(), 0u64);
     let name = source::shown(&want.uri);
@@ -97,7 +99,8 @@ impl Pace {
         let came = done - self.before;
         let rate = came as f64 / passed.as_secs_f64();
         (self.since, self.before) = (Instant::now(), done);
-        (rate < self.minimum as f64)
-            .then(|| format!("too slow: {came} bytes in {:.1} s, at least {}/s are wanted", passed.as_secs_f32(), self.minimum))
+        (rate < self.minimum as f64).then(|| {
+            format!("too slow: {came} bytes in {:.1} s, at least {}/s are wanted", passed.as_secs_f32(), self.minimum)
+        })
     }
 }

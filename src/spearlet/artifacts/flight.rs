@@ -142,13 +142,13 @@ fn said((done_bytes, total_bytes): Step) -> Progress {
 
 /// Lets a step through when 250 ms or 5 % have passed since the last.
 #[derive(Default)]
-struct Thin {
+pub(super) struct Thin {
     last: Option<Step>,
     at: Option<Instant>,
 }
 
 impl Thin {
-    fn wants(&mut self, step: Step, now: Instant) -> bool {
+    pub(super) fn wants(&mut self, step: Step, now: Instant) -> bool {
         let waited = self.at.is_none_or(|at| now.duration_since(at) >= Duration::from_millis(250));
         let before = self.last.map_or(0, |(done, _)| done);
         let moved = step.1.is_some_and(|total| step.0.saturating_sub(before).saturating_mul(20) >= total.max(1));

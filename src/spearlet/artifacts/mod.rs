@@ -103,6 +103,8 @@ pub struct S3 {
 const CONCURRENT: usize = 8;
 /// Addresses whose digest is remembered, so that nothing is asked twice.
 const MOST_KNOWN: usize = 4096;
+/// Bytes of the longest address.
+const MOST_URI: usize = 8192;
 
 /// Fetches and keeps artifacts. Cheap to clone.
 #[derive(Clone)]
@@ -142,12 +144,20 @@ impl Want {
 
     fn too_large(&self, size: u64) -> Fault {
         let (name, limit) = (source::shown(&self.uri), self.limit);
-        Fault::new(ErrorKind::TooLarge, "ARTIFACT_TOO_LARGE", format!("{name} has {size} bytes or more; {limit} are allowed"))
+        Fault::new(
+            ErrorKind::TooLarge,
+            "ARTIFACT_TOO_LARGE",
+            format!("{name} has {size} bytes or more; {limit} are allowed"),
+        )
     }
 
     fn checksum(&self, what: &str, expected: &str, found: &str) -> Fault {
         let name = source::shown(&self.uri);
-        Fault::new(ErrorKind::Conflict, "ARTIFACT_CHECKSUM", format!("{name}: {what} is {expected}, but the sha256 is {found}"))
+        Fault::new(
+            ErrorKind::Conflict,
+            "ARTIFACT_CHECKSUM",
+            format!("{name}: {what} is {expected}, but the sha256 is {found}"),
+        )
     }
 }
 
@@ -182,6 +192,10 @@ impl Fetcher {
         max_bytes: u64,
         progress: &(dyn Fn(Progress) + Send + Sync),
     ) -> Result<Held, Fault> {
+        if executable.uri.len() > MOST_URI {
+            let text = format!("has {} bytes; {MOST_URI} are allowed", executable.uri.len());
+            return Err(Fault::invalid_field("executable.uri", text));
+        }
         let want = Want {
             uri: ArtifactUri::parse(&executable.uri).map_err(|fault| fault.within("executable"))?,
             pin: pinned(&executable.checksum_sha256)?,

@@ -33,7 +33,7 @@ pub(super) struct Buckets {
 
 impl Buckets {
     pub(super) fn new(service: &'static str, settings: &S3, idle: Duration) -> Result<Self, Fault> {
-        let wrong = |name: &str, detail: &str| Fault::invalid_field(format!("spearlet.artifacts.{service}.{name}"), detail);
+        let wrong = |name: &str, detail: &str| Fault::invalid_field(format!("spearlet.{service}.{name}"), detail);
         if let Some(endpoint) = &settings.endpoint {
             match endpoint.split_once("://") {
                 Some(("https", host)) if !host.is_empty() => {}
@@ -84,9 +84,7 @@ impl Buckets {
             builder = builder.with_endpoint(endpoint.trim_end_matches('/'));
         }
         builder = match (&settings.access_key, &settings.secret_key) {
-            (Some(key), Some(secret)) => {
-                builder.with_access_key_id(key).with_secret_access_key(secret.expose_secret())
-            }
+            (Some(key), Some(secret)) => builder.with_access_key_id(key).with_secret_access_key(secret.expose_secret()),
             // Without this it would ask the cloud's metadata address for credentials.
             _ => builder.with_skip_signature(true),
         };
@@ -98,9 +96,13 @@ impl Buckets {
 
     /// Opens an object; with `etag`, only if it changed since.
     pub(super) async fn open(&self, bucket: &str, key: &str, etag: Option<&str>) -> Result<Opened, Fault> {
-        let valid = bucket.len() <= 63 && bucket.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'-'));
+        let valid =
+            bucket.len() <= 63 && bucket.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'-'));
         if !valid {
-            return Err(Fault::invalid_field("executable.uri", format!("{bucket:?} is not a bucket of {}", self.service)));
+            return Err(Fault::invalid_field(
+                "executable.uri",
+                format!("{bucket:?} is not a bucket of {}", self.service),
+            ));
         }
         let path = Path::parse(key)
             .map_err(|error| Fault::invalid_field("executable.uri", format!("the key cannot be used: {error}")))?;

@@ -58,13 +58,27 @@ impl Sources {
         Ok(Self { control, web: Fetcher::new(rules)?, registries: Fetcher::new(registries)?, buckets })
     }
 
-    /// Opens an address; with `etag`, only if it changed since.
-    pub(super) async fn open(&self, uri: &ArtifactUri, etag: Option<&str>, idle: Duration) -> Result<Opened, Fault> {
-        let opened = match uri {
-            ArtifactUri::SmsFile { host: None, id } => match tokio::time::timeout(idle, self.registry(*id)).await {
-                Ok(opened) => opened,
-                Err(_) => Err(Fault::unavailable(format!("the registry did not answer within {} s", idle.as_secs_f32()))),
-            },
+    /// Opens an address; with `etag`, only if it changed since. `patience` is for the first sign of an answer,
+    /// redirects and all.
+    pub(super) async fn open(
+        &self,
+        uri: &ArtifactUri,
+        etag: Option<&str>,
+        patience: Duration,
+    ) -> Result<Opened, Fault> {
+        let opened = match tokio::time::timeout(patience, self.ask(uri, etag)).await {
+            Ok(opened) => opened,
+            Err(_) => {
+                let text = format!("no answer within {} s", patience.as_secs_f32());
+                Err(Fault::new(ErrorKind::Deadline, "ARTIFACT_UNAVAILABLE", text))
+            }
+        };
+        opened.map_err(|fault| named(uri, fault))
+    }
+
+    async fn ask(&self, uri: &ArtifactUri, etag: Option<&str>) -> Result<Opened, Fault> {
+        match uri {
+            ArtifactUri::SmsFile { host: None, id } => self.registry(*id).await,
             ArtifactUri::SmsFile { host: Some(host), id } => {
                 get(&self.registries, &format!("http://{host}/api/v1/files/{id}"), None).await
             }
@@ -74,11 +88,10 @@ impl Sources {
                 None => Err(Fault::new(
                     ErrorKind::Unsupported,
                     "ARTIFACT_UNAVAILABLE",
-                    format!("this node has no [spearlet.artifacts.{service}] settings"),
+                    format!("this node has no settings [spearlet.{service}]"),
                 )),
             },
-        };
-        opened.map_err(|fault| named(uri, fault))
+        }
     }
 
     async fn registry(&self, id: FileId) -> Result<Opened, Fault> {

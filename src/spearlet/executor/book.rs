@@ -10,7 +10,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
 };
 use tokio_util::sync::CancellationToken;
-use types::{ExecutionId, TaskId, TaskPriority};
+use types::{ExecutionId, LogId, TaskId, TaskPriority};
 
 use super::records::Accepted;
 
@@ -46,10 +46,18 @@ pub(crate) enum State {
     Parked,
 }
 
-pub(crate) struct Entry {
-    pub(crate) attempt: u32,
+/// What an execution is about, as its assignment said.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct About {
     pub(crate) task: TaskId,
     pub(crate) priority: TaskPriority,
+    /// The registry's log it came from.
+    pub(crate) log_id: LogId,
+}
+
+pub(crate) struct Entry {
+    pub(crate) attempt: u32,
+    pub(crate) about: About,
     pub(crate) state: State,
     /// The number of the next log line the registry has not acknowledged.
     pub(crate) shipped: u64,
@@ -63,8 +71,7 @@ pub(crate) struct Entry {
 pub(crate) struct Job {
     pub(crate) id: ExecutionId,
     pub(crate) attempt: u32,
-    pub(crate) task: TaskId,
-    pub(crate) priority: TaskPriority,
+    pub(crate) about: About,
     /// Cancelled when it should end early; the book knows why.
     pub(crate) halt: CancellationToken,
 }
@@ -131,15 +138,16 @@ impl Book {
     }
 
     /// Takes in an execution in a state; a later attempt replaces an earlier one that waits.
-    pub(crate) fn insert(&mut self, id: ExecutionId, attempt: u32, about: (TaskId, TaskPriority), state: State) {
+    pub(crate) fn insert(&mut self, id: ExecutionId, attempt: u32, mut about: About, state: State) {
         self.unqueue(id);
-        let (task, priority) = about;
         // A priority nobody named is the usual one.
-        let priority = if priority == TaskPriority::Unknown { TaskPriority::Normal } else { priority };
+        if about.priority == TaskPriority::Unknown {
+            about.priority = TaskPriority::Normal;
+        }
         let order = self.next_order;
         self.next_order += 1;
         let halt = CancellationToken::new();
-        self.entries.insert(id, Entry { attempt, task, priority, state, shipped: 1, order, halt, why: None });
+        self.entries.insert(id, Entry { attempt, about, state, shipped: 1, order, halt, why: None });
         self.set(id, state);
     }
 
@@ -155,7 +163,7 @@ impl Book {
         }
         entry.state = state;
         if state == State::Queued {
-            self.queue.insert((Reverse(entry.priority), entry.order, id));
+            self.queue.insert((Reverse(entry.about.priority), entry.order, id));
         }
     }
 
@@ -163,7 +171,7 @@ impl Book {
         if let Some(entry) = self.entries.get(&id)
             && entry.state == State::Queued
         {
-            self.queue.remove(&(Reverse(entry.priority), entry.order, id));
+            self.queue.remove(&(Reverse(entry.about.priority), entry.order, id));
         }
     }
 
@@ -182,8 +190,7 @@ impl Book {
         let (_, _, id) = self.queue.first().copied()?;
         self.set(id, State::Running);
         let entry = self.entries.get(&id)?;
-        let (attempt, task, priority) = (entry.attempt, entry.task, entry.priority);
-        Some(Job { id, attempt, task, priority, halt: entry.halt.clone() })
+        Some(Job { id, attempt: entry.attempt, about: entry.about, halt: entry.halt.clone() })
     }
 
     /// The next result to deliver, if fewer than `most` are under way.
@@ -237,8 +244,9 @@ impl Job {
         Accepted {
             execution_id: self.id,
             attempt: self.attempt,
-            task_id: self.task,
-            priority: self.priority,
+            task_id: self.about.task,
+            priority: self.about.priority,
+            log_id: self.about.log_id,
             started_at: None,
         }
     }

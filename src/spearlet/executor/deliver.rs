@@ -67,7 +67,9 @@ impl Executor {
             let last = stop.is_cancelled();
             let trying = self.try_deliver(&ending, result.clone());
             let tried = if last {
-                tokio::time::timeout(LAST_PATIENCE, trying).await.unwrap_or_else(|_| Err(Fault::unavailable("no answer")))
+                tokio::time::timeout(LAST_PATIENCE, trying)
+                    .await
+                    .unwrap_or_else(|_| Err(Fault::unavailable("no answer")))
             } else {
                 // A stop cuts a try short only to begin the last one: repeating is harmless.
                 match stop.run_until_cancelled(trying).await {
@@ -90,7 +92,9 @@ impl Executor {
                     self.alter(|book| book.set(id, State::Parked));
                     return Ok(());
                 }
-                Err(fault) if tries == 0 => tracing::info!(execution = %id, error = %fault, "the result waits for the registry"),
+                Err(fault) if tries == 0 => {
+                    tracing::info!(execution = %id, error = %fault, "the result waits for the registry")
+                }
                 Err(fault) => tracing::debug!(execution = %id, error = %fault, tries, "the result still waits"),
             }
             stop.run_until_cancelled(self.pause(tries)).await;
@@ -147,8 +151,7 @@ impl Executor {
     async fn over(&self, ending: &Ending) -> TaskResult {
         let id = ending.execution_id;
         let mark = Done { execution_id: id, attempt: ending.attempt };
-        let mut batch =
-            Batch::new().delete(ending.key()).delete(result_key(id)).put(mark.key(), encode(&mark)?);
+        let mut batch = Batch::new().delete(ending.key()).delete(result_key(id)).put(mark.key(), encode(&mark)?);
         if let Some(old) = self.book().mark_done(id, ending.attempt) {
             batch = batch.delete(format!("{}{old}", Done::PREFIX));
         }

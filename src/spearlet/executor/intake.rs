@@ -3,11 +3,11 @@
 use futures_util::{StreamExt, stream};
 use std::collections::BTreeMap;
 use store::{Batch, encode};
-use types::{ExecutionId, ExecutionStatus, Fault, Keyed, Reason, TaskId, TaskPriority};
+use types::{ExecutionId, ExecutionStatus, Fault, Keyed, LogId, Reason, TaskId, TaskPriority};
 
 use super::{
     Executor,
-    book::{Book, Halt, State},
+    book::{About, Book, Halt, State},
     records::{Accepted, Done, Ending, unwanted},
 };
 use crate::agent::{
@@ -49,17 +49,22 @@ impl Executor {
     /// Takes changes in: when it returns, they and `position` are on disk, and only then they were acted on.
     /// Sets `position.relist` when something was left behind for want of room. Returns the running executions
     /// that the registry has taken off its list without asking to cancel them; see [`Executor::check`].
-    pub(crate) async fn take(
-        &self,
-        changes: Vec<Change>,
-        position: &mut Position,
-    ) -> Result<Vec<ExecutionId>, Fault> {
+    pub(crate) async fn take(&self, changes: Vec<Change>, position: &mut Position) -> Result<Vec<ExecutionId>, Fault> {
         let priorities = self.priorities(&changes).await;
         let mut plan = Plan { left_behind: position.relist, ..Plan::default() };
         {
             let mut book = self.book();
             for change in changes {
-                self.plan(&mut book, &mut plan, change, &priorities)?;
+                let task = match change {
+                    Change::Run { task, .. } | Change::Cancel { task, .. } => task,
+                    Change::Gone(id) => {
+                        self.plan_gone(&mut book, &mut plan, id)?;
+                        continue;
+                    }
+                };
+                let priority = priorities.get(&task).copied().unwrap_or(TaskPriority::Normal);
+                let about = About { task, priority, log_id: position.log_id };
+                self.plan(&mut book, &mut plan, change, about)?;
             }
         }
         position.relist = plan.left_behind;
@@ -80,21 +85,11 @@ impl Executor {
         Ok(plan.doubtful)
     }
 
-    fn plan(
-        &self,
-        book: &mut Book,
-        plan: &mut Plan,
-        change: Change,
-        priorities: &BTreeMap<TaskId, TaskPriority>,
-    ) -> Result<(), Fault> {
-        let (id, attempt, task) = match change {
-            Change::Run { id, attempt, task } | Change::Cancel { id, attempt, task } => (id, attempt, task),
-            Change::Gone(id) => return self.plan_gone(book, plan, id),
-        };
+    fn plan(&self, book: &mut Book, plan: &mut Plan, change: Change, about: About) -> Result<(), Fault> {
+        let (Change::Run { id, attempt, .. } | Change::Cancel { id, attempt, .. }) = change else { return Ok(()) };
         if book.done(id).is_some_and(|over| over >= attempt) {
             return Ok(());
         }
-        let priority = priorities.get(&task).copied().unwrap_or(TaskPriority::Normal);
         let known = book.get(id).map(|entry| (entry.attempt, entry.state));
         let cancel = matches!(change, Change::Cancel { .. });
         match known {
@@ -103,7 +98,7 @@ impl Executor {
             }
             Some((held, State::Running)) if held == attempt && cancel => plan.halts.push((id, Halt::Asked)),
             Some((held, _)) if held >= attempt => {}
-            Some((_, State::Queued)) => self.plan_run(book, plan, (id, attempt), (task, priority))?,
+            Some((_, State::Queued)) => self.plan_run(book, plan, (id, attempt), about)?,
             // An earlier attempt is still at work or waits for the registry's word: it has to be over first.
             Some((_, state)) => {
                 if state == State::Running {
@@ -113,10 +108,10 @@ impl Executor {
             }
             None if plan.left_behind || !book.fits() => plan.left_behind = true,
             None if cancel => {
-                book.insert(id, attempt, (task, priority), State::Ending);
+                book.insert(id, attempt, about, State::Ending);
                 self.plan_cancelled(book, plan, (id, attempt))?;
             }
-            None => self.plan_run(book, plan, (id, attempt), (task, priority))?,
+            None => self.plan_run(book, plan, (id, attempt), about)?,
         }
         Ok(())
     }
@@ -126,11 +121,12 @@ impl Executor {
         book: &mut Book,
         plan: &mut Plan,
         (id, attempt): (ExecutionId, u32),
-        (task, priority): (TaskId, TaskPriority),
+        about: About,
     ) -> Result<(), Fault> {
-        let accepted = Accepted { execution_id: id, attempt, task_id: task, priority, started_at: None };
+        let About { task, priority, log_id } = about;
+        let accepted = Accepted { execution_id: id, attempt, task_id: task, priority, log_id, started_at: None };
         plan.batch = std::mem::take(&mut plan.batch).put(accepted.key(), encode(&accepted)?);
-        book.insert(id, attempt, (task, priority), State::Arriving);
+        book.insert(id, attempt, about, State::Arriving);
         plan.moves.insert(id, (Some(State::Queued), None));
         Ok(())
     }
@@ -192,7 +188,8 @@ impl Executor {
             let told = within(ANSWER, "task", registry.get_task(task)).await;
             told.ok().map(|told| (task, told.priority))
         });
-        let learned: Vec<_> = asked.buffer_unordered(ASKED_TOGETHER).filter_map(async |told| told).collect().await;
+        let learned = asked.buffer_unordered(ASKED_TOGETHER).filter_map(async |told| told).collect::<Vec<_>>();
+        let Some(learned) = self.stopping.run_until_cancelled(learned).await else { return found };
         let mut known = self.priorities.lock().unwrap_or_else(|broken| broken.into_inner());
         if known.len() + learned.len() > MOST_PRIORITIES {
             known.clear();
@@ -203,12 +200,13 @@ impl Executor {
     }
 
     /// Finds out whether a running execution is still wanted, and ends it if not. A registry that holds it for
-    /// lost still takes its result. `unknown_is_over`: one the registry has never heard of is to end, too.
-    pub(crate) async fn check(&self, id: ExecutionId, unknown_is_over: bool) {
+    /// lost still takes its result. One that the registry does not know ends if it came from the log `log`; a registry
+    /// that has lost its memory must not stop what runs.
+    pub(crate) async fn check(&self, id: ExecutionId, log: Option<LogId>) {
         let mut tries = 0;
         loop {
-            let attempt = match self.book().get(id) {
-                Some(entry) if entry.state == State::Running => entry.attempt,
+            let (attempt, unknown_is_over) = match self.book().get(id) {
+                Some(entry) if entry.state == State::Running => (entry.attempt, log == Some(entry.about.log_id)),
                 _ => return,
             };
             let Ok(registry) = self.registry() else { return };

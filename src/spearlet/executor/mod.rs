@@ -11,6 +11,7 @@
 //! more than `concurrency` run and no more than `concurrency + queue` are held, the rest stays with the registry;
 //! a record of the inbox is written by intake while it waits and by its run from then on, by nobody else.
 
+mod beside;
 mod book;
 mod deliver;
 mod dispatch;
@@ -21,6 +22,8 @@ mod restore;
 mod run;
 mod walls;
 
+#[cfg(test)]
+pub(crate) mod bench;
 #[cfg(test)]
 mod tests;
 

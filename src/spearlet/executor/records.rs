@@ -7,7 +7,8 @@ use api::control::ExecutionReport;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use types::{
-    ErrorKind, ExecutionId, ExecutionStatus, Fault, Keyed, NodeId, Reason, TaskId, TaskPriority, Timestamp, id::clip,
+    ErrorKind, ExecutionId, ExecutionStatus, Fault, Keyed, LogId, NodeId, Reason, TaskId, TaskPriority, Timestamp,
+    id::clip,
 };
 
 /// Longest message of a report, characters.
@@ -20,6 +21,8 @@ pub(crate) struct Accepted {
     pub attempt: u32,
     pub task_id: TaskId,
     pub priority: TaskPriority,
+    /// The registry's log it was accepted from: a registry with another one may have forgotten it.
+    pub log_id: LogId,
     /// When its guest was about to begin; none: it has not begun, so it may still be run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_at: Option<Timestamp>,

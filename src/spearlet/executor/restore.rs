@@ -6,11 +6,11 @@ use std::{
     path::{Path, PathBuf},
 };
 use store::{Batch, Store, decode, encode};
-use types::{ErrorKind, ExecutionId, ExecutionStatus, Fault, Keyed, Reason};
+use types::{ErrorKind, ExecutionId, ExecutionStatus, Fault, Keyed, LogId, Reason, TaskId, TaskPriority};
 
 use super::{
     Deps,
-    book::{Book, State},
+    book::{About, Book, State},
     logs::LogFile,
     records::{Accepted, Done, Ending, RESULTS, result_key},
 };
@@ -35,7 +35,8 @@ pub(crate) async fn restore(deps: &Deps, logs: &Path) -> Result<Book, Fault> {
     }
     let mut kept = BTreeSet::new();
     for ending in all::<Ending>(&deps.store).await? {
-        let about = (types::TaskId::default(), types::TaskPriority::Normal);
+        // What has ended is never queued again: only its id counts.
+        let about = About { task: TaskId::default(), priority: TaskPriority::Normal, log_id: LogId::default() };
         book.insert(ending.execution_id, ending.attempt, about, State::Unreported);
         kept.insert(ending.execution_id);
     }
@@ -49,7 +50,8 @@ pub(crate) async fn restore(deps: &Deps, logs: &Path) -> Result<Book, Fault> {
                 State::Unreported
             }
         };
-        book.insert(id, accepted.attempt, (accepted.task_id, accepted.priority), state);
+        let about = About { task: accepted.task_id, priority: accepted.priority, log_id: accepted.log_id };
+        book.insert(id, accepted.attempt, about, state);
     }
     sweep_results(&deps.store, &kept).await?;
     sweep_logs(logs, &kept).await.map_err(unusable)?;
@@ -113,9 +115,7 @@ async fn sweep_logs(logs: &Path, kept: &BTreeSet<ExecutionId>) -> io::Result<()>
     while let Some(file) = files.next_entry().await? {
         let path: PathBuf = file.path();
         let id = path.file_stem().and_then(|stem| stem.to_str()).and_then(|stem| stem.parse::<ExecutionId>().ok());
-        if path.extension().is_some_and(|extension| extension == "ndjson")
-            && id.is_some_and(|id| !kept.contains(&id))
-        {
+        if path.extension().is_some_and(|extension| extension == "ndjson") && id.is_some_and(|id| !kept.contains(&id)) {
             tokio::fs::remove_file(&path).await?;
         }
     }

@@ -3,7 +3,11 @@
 //! Beside it, for as long as it lasts: output goes to the log file, the file to the registry, and the registry
 //! hears how far it is. None of that can hold the run up; an outage of the registry only delays what it hears.
 
-use api::{Invocation, Outcome, control::ExecutionReport, control::LogBatch, control::WorkItem, invocation};
+use api::{
+    Invocation, Outcome,
+    control::{LogBatch, WorkItem},
+    invocation,
+};
 use bytes::Bytes;
 use futures_util::FutureExt;
 use runtime::{Artifact, InstanceSpec, InvokeError, Limits, LogBuffer, LogSink, Prepared, Runtime};
@@ -16,7 +20,7 @@ use types::{ErrorKind, Executable, ExecutionStatus, Fault, Keyed, Progress, Reas
 use super::{
     Executor,
     book::{Halt, Job, State},
-    logs::{LogFile, Shipped, Shipper},
+    logs::LogFile,
     records::{Accepted, Done, Ending, result_key, unwanted},
     walls::walls,
 };
@@ -31,13 +35,6 @@ const FETCH_TRIES: u32 = 5;
 const OVERSHOOT: Duration = Duration::from_secs(30);
 /// How long an instance may take to end.
 const GRACE: Duration = Duration::from_secs(2);
-/// Progress is told and logged no more often.
-const TELL_PACE: Duration = Duration::from_secs(1);
-/// A run shorter than this is heard of when it has ended.
-const TELL_DELAY: Duration = Duration::from_millis(20);
-/// Log lines are gathered this long before they are shipped.
-const SHIP_PACE: Duration = Duration::from_millis(100);
-
 /// How far a run came.
 enum Performed {
     /// It is over.
@@ -71,9 +68,7 @@ struct Run<'a> {
 pub(crate) async fn run(executor: Arc<Executor>, job: Job, stop: Stop) -> TaskResult {
     let begun = executor.clock.wall();
     let performed = match executor.ask(&job).await {
-        Asked::Run(work, first_seq) => {
-            Box::pin(executor.perform_logged(&job, &work, first_seq, begun, &stop)).await
-        }
+        Asked::Run(work, first_seq) => Box::pin(executor.perform_logged(&job, &work, first_seq, begun, &stop)).await,
         Asked::Over(performed) => performed,
         Asked::Forget(why) => {
             tracing::info!(execution = %job.id, attempt = job.attempt, why, "not run");
@@ -195,71 +190,6 @@ impl Executor {
         performed
     }
 
-    /// Ships the log while the execution runs.
-    async fn ship(&self, job: &Job, first_seq: u64, mut unsent: watch::Receiver<()>) -> Infallible {
-        let Ok(registry) = self.registry() else { return pending().await };
-        let mut shipper = Shipper::new(&self.logs, job.id, first_seq);
-        let (mut tries, mut caught_up) = (0, true);
-        loop {
-            if caught_up && unsent.changed().await.is_err() {
-                return pending().await;
-            }
-            tokio::time::sleep(SHIP_PACE).await;
-            match shipper.step(&**registry, false).await {
-                Ok(Shipped::Stuck) => return pending().await,
-                Ok(shipped) => {
-                    (caught_up, tries) = (shipped == Shipped::All, 0);
-                    self.book().shipped(job.id, shipper.next_seq());
-                }
-                Err(fault) if unwanted(&fault) => return pending().await,
-                Err(_) => {
-                    caught_up = false;
-                    self.pause(tries).await;
-                    tries += 1;
-                }
-            }
-        }
-    }
-
-    /// Tells the registry that it runs, and how far it is.
-    async fn tell(
-        &self,
-        job: &Job,
-        begun: Timestamp,
-        sink: &LogSink,
-        mut told: watch::Receiver<Option<Progress>>,
-    ) -> Infallible {
-        let Ok(registry) = self.registry() else { return pending().await };
-        let mut tries = 0;
-        tokio::time::sleep(TELL_DELAY).await;
-        loop {
-            let progress = told.borrow_and_update().clone();
-            let report = running(self, job, begun, progress.clone());
-            match within(LONG_ANSWER, "report", registry.report_execution(report)).await {
-                Ok(()) => tries = 0,
-                Err(fault) if unwanted(&fault) => {
-                    self.check(job.id, true).await;
-                    return pending().await;
-                }
-                Err(_) => {
-                    self.pause(tries).await;
-                    tries += 1;
-                    continue;
-                }
-            }
-            if let Some(Progress { phase, done_bytes, total_bytes }) = progress
-                && done_bytes > 0
-            {
-                let of = total_bytes.map(|total| format!(" of {total}")).unwrap_or_default();
-                sink.system("info", format!("{phase}: {done_bytes}{of} bytes"));
-            }
-            tokio::time::sleep(TELL_PACE).await;
-            if told.changed().await.is_err() {
-                return pending().await;
-            }
-        }
-    }
-
     /// Does `work` unless the execution is halted or the node stops before it is done.
     async fn unless_halted<T>(&self, job: &Job, work: impl Future<Output = T>) -> Result<T, Performed> {
         tokio::select! {
@@ -324,22 +254,6 @@ impl Executor {
     }
 }
 
-fn running(executor: &Executor, job: &Job, begun: Timestamp, progress: Option<Progress>) -> ExecutionReport {
-    ExecutionReport {
-        execution_id: job.id,
-        attempt: job.attempt,
-        node_uuid: executor.node,
-        status: ExecutionStatus::Running,
-        reason: None,
-        message: String::new(),
-        started_at: Some(begun),
-        completed_at: None,
-        exit_code: None,
-        result: Bytes::new(),
-        progress,
-    }
-}
-
 impl Run<'_> {
     async fn perform(&self) -> Performed {
         match self.try_perform().await {
@@ -361,7 +275,8 @@ impl Run<'_> {
         let mark = Accepted { started_at: Some(self.begun), ..self.job.accepted() };
         let encoded = encode(&mark).map_err(|error| self.failed(Reason::Internal, error.to_string()))?;
         let marked = executor.store.commit(Batch::new().put(mark.key(), encoded)).await;
-        marked.map_err(|error| self.failed(Reason::Internal, format!("the node cannot note that it begins: {error}")))?;
+        marked
+            .map_err(|error| self.failed(Reason::Internal, format!("the node cannot note that it begins: {error}")))?;
         self.phase("run");
         self.sink.system("info", "started");
         let invoked = self.invoke(&*runtime, &prepared, executable, limits).await;
@@ -409,7 +324,12 @@ impl Run<'_> {
         }
     }
 
-    async fn prepare(&self, runtime: &dyn Runtime, artifact: &Artifact, limits: &Limits) -> Result<Prepared, Performed> {
+    async fn prepare(
+        &self,
+        runtime: &dyn Runtime,
+        artifact: &Artifact,
+        limits: &Limits,
+    ) -> Result<Prepared, Performed> {
         let since = self.executor.clock.monotonic();
         self.phase("compile");
         let prepared = runtime.prepare(artifact, limits).await.map_err(|error| self.ended(Err(error)))?;

@@ -83,7 +83,10 @@ impl Blobs {
             };
             if value.len() as u64 != size {
                 let found = value.len();
-                return Err(Unread::Damaged(format!("{}: {size} bytes were written, {found} are there", path.display())));
+                return Err(Unread::Damaged(format!(
+                    "{}: {size} bytes were written, {found} are there",
+                    path.display()
+                )));
             }
             let found = digest(&value);
             if found != sha256 {

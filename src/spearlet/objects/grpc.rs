@@ -55,9 +55,7 @@ impl ObjectService for Grpc {
                 message: "Object stored successfully".to_owned(),
                 object_meta: Some(meta(&record)),
             },
-            Err(refusal) => {
-                wire::PutObjectResponse { success: false, message: refusal.to_string(), object_meta: None }
-            }
+            Err(refusal) => wire::PutObjectResponse { success: false, message: refusal.to_string(), object_meta: None },
         }))
     }
 
@@ -69,11 +67,9 @@ impl ObjectService for Grpc {
         };
         let _room = self.service.room(size).await.map_err(net::grpc::status)?;
         Ok(Response::new(match refused(self.service.get(&key, include_value).await)? {
-            Ok(found) => wire::GetObjectResponse {
-                found: true,
-                object: Some(object(found)),
-                message: "Object found".to_owned(),
-            },
+            Ok(found) => {
+                wire::GetObjectResponse { found: true, object: Some(object(found)), message: "Object found".to_owned() }
+            }
             Err(refusal) => wire::GetObjectResponse { found: false, object: None, message: refusal.to_string() },
         }))
     }

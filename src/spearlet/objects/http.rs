@@ -234,7 +234,8 @@ async fn put_object(State(service): State<Arc<Service>>, request: Request) -> Re
     // The body, the text in it and the bytes of that are in memory one after another, never all three.
     let _room = service.room(announced(&request).unwrap_or(most).min(most).saturating_mul(2)).await?;
     let Json(body) = Json::<PutBody>::from_request(request, &()).await?;
-    let value = BASE64.decode(&body.value).map_err(|error| Fault::invalid_field("value", format!("is not base64: {error}")))?;
+    let value =
+        BASE64.decode(&body.value).map_err(|error| Fault::invalid_field("value", format!("is not base64: {error}")))?;
     drop(body.value);
     let metadata = body.metadata.unwrap_or_default();
     let put = Put { key: key.clone(), value: value.into(), metadata, overwrite: body.overwrite };
@@ -278,7 +279,8 @@ async fn post_part(
         (key, Part::References) => add_references(service, key, body).await.map(IntoResponse::into_response),
         (key, Part::Pin) => pin_object(service, key).await.map(IntoResponse::into_response),
         (_, Part::Whole) => {
-            let fault = Fault::new(ErrorKind::Invalid, "METHOD_NOT_ALLOWED", "POST goes to …/refs or …/pin of an object");
+            let fault =
+                Fault::new(ErrorKind::Invalid, "METHOD_NOT_ALLOWED", "POST goes to …/refs or …/pin of an object");
             let problem = Problem::from(fault).status(http::StatusCode::METHOD_NOT_ALLOWED);
             Err(problem.header(header::ALLOW, http::HeaderValue::from_static("GET, PUT, DELETE")))
         }
@@ -368,9 +370,9 @@ fn entry(record: &ObjectRecord) -> ListedObject {
 /// What the state of an object refuses is an answer of the original's kind; everything else is a problem.
 fn refused(error: Error) -> Result<String, Problem> {
     match error {
-        Error::Refused(
-            refusal @ (Refusal::Exists | Refusal::NotFound | Refusal::NotPinned | Refusal::Pinned),
-        ) => Ok(refusal.to_string()),
+        Error::Refused(refusal @ (Refusal::Exists | Refusal::NotFound | Refusal::NotPinned | Refusal::Pinned)) => {
+            Ok(refusal.to_string())
+        }
         error => Err(problem(error)),
     }
 }

@@ -11,14 +11,16 @@
 //! named by it: a key may contain anything.
 
 mod blobs;
+mod error;
 pub mod grpc;
 pub mod http;
 mod index;
 mod records;
 mod service;
 
+pub use error::{Error, Refusal};
 pub use records::ObjectRecord;
-pub use service::{Error, Found, Listed, Put, Refusal, Service, Stats};
+pub use service::{Found, Listed, Put, Service, Stats};
 
 /// Where objects are kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -14,73 +14,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use types::{Clock, ErrorKind, Fault, Keyed, id::clip};
 
 use super::{
-    Backend, Config, MOST_KEY, MOST_LISTED, MOST_METADATA, ObjectRecord,
+    Backend, Config, Error, MOST_KEY, MOST_LISTED, MOST_METADATA, ObjectRecord, Refusal,
     blobs::{Blobs, Unread},
     index::{Entry, Index},
     records::weight,
 };
 use crate::artifacts::lock;
-
-/// A wish that the rules refuse; the sentences are those of the original.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    /// A key must have at least one byte.
-    #[error("Object key must not be empty")]
-    EmptyKey,
-    /// Over the size limit.
-    #[error("Object size {size} exceeds the maximum of {limit} bytes")]
-    TooLarge {
-        /// Its bytes.
-        size: u64,
-        /// Bytes allowed.
-        limit: u64,
-    },
-    /// Over the limit for all objects together.
-    #[error("The object store is full: {bytes} bytes would be kept, {limit} are allowed")]
-    Full {
-        /// Bytes with the new object.
-        bytes: u64,
-        /// Bytes allowed.
-        limit: u64,
-    },
-    /// Over the number of objects, or over what their names and metadata may take.
-    #[error("The object store is full: it has {objects} objects with their metadata, at most {limit} are allowed")]
-    TooMany {
-        /// Objects there are.
-        objects: usize,
-        /// Objects allowed.
-        limit: usize,
-    },
-    /// Written already, and not to be overwritten.
-    #[error("Object already exists and overwrite is false")]
-    Exists,
-    /// No such object.
-    #[error("Object not found")]
-    NotFound,
-    /// Cannot unpin.
-    #[error("Object is not pinned")]
-    NotPinned,
-    /// Cannot delete.
-    #[error("Cannot delete pinned object without force flag")]
-    Pinned,
-}
-
-/// Why a call did nothing.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Error {
-    /// The rules refuse it.
-    #[error(transparent)]
-    Refused(#[from] Refusal),
-    /// The input is malformed, or the disk failed.
-    #[error(transparent)]
-    Fault(#[from] Fault),
-}
-
-impl From<store::Error> for Error {
-    fn from(error: store::Error) -> Self {
-        Self::Fault(error.into())
-    }
-}
 
 /// An object to write.
 #[derive(Clone, Debug, Default)]
@@ -216,7 +155,9 @@ impl Service {
         let units = u32::try_from((bytes / UNIT).min(all).clamp(1, 1 << 29)).unwrap_or(1);
         match tokio::time::timeout(PATIENCE, self.memory.clone().acquire_many_owned(units)).await {
             Ok(Ok(permit)) => Ok(permit),
-            _ => Err(Fault::new(ErrorKind::Exhausted, "OBJECTS_BUSY", "too many large objects are under way; try again")),
+            _ => {
+                Err(Fault::new(ErrorKind::Exhausted, "OBJECTS_BUSY", "too many large objects are under way; try again"))
+            }
         }
     }
 
@@ -335,7 +276,8 @@ impl Service {
     /// [`Refusal::NotFound`].
     pub async fn pin(self: &Arc<Self>, key: String) -> Result<(), Error> {
         self.change(key, |record| {
-            let next = if record.pinned { Next::Keep } else { Next::Write(ObjectRecord { pinned: true, ..record.clone() }) };
+            let next =
+                if record.pinned { Next::Keep } else { Next::Write(ObjectRecord { pinned: true, ..record.clone() }) };
             Ok((next, ()))
         })
         .await
@@ -360,9 +302,12 @@ impl Service {
     /// # Errors
     /// [`Refusal::NotFound`], [`Refusal::Pinned`].
     pub async fn delete(self: &Arc<Self>, key: String, force: bool) -> Result<(), Error> {
-        self.change(key, move |record| {
-            if record.pinned && !force { Err(Refusal::Pinned.into()) } else { Ok((Next::Remove, ())) }
-        })
+        self.change(
+            key,
+            move |record| {
+                if record.pinned && !force { Err(Refusal::Pinned.into()) } else { Ok((Next::Remove, ())) }
+            },
+        )
         .await
     }
 
@@ -473,7 +418,8 @@ impl Service {
             drop(answer.send(work.await));
             Ok(())
         });
-        wait.await.unwrap_or_else(|_| Err(Fault::internal("a change of an object failed; the log has the cause").into()))
+        wait.await
+            .unwrap_or_else(|_| Err(Fault::internal("a change of an object failed; the log has the cause").into()))
     }
 }
 

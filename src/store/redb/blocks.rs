@@ -213,21 +213,6 @@ impl Blocks {
         Ok(())
     }
 
-    /// A block that is cut off loses its sum: when the file grows again, it has not been written yet.
-    fn resize(&self, len: u64) -> io::Result<()> {
-        let (now, then) = (self.blocks()?, len / BLOCK_64);
-        if then < now && then > 0 {
-            let first_cut = then.max(1);
-            let end_of_group = (first_cut - 1).next_multiple_of(PER_GROUP) + 1;
-            let cut = end_of_group.min(now).saturating_sub(first_cut);
-            if cut > 0 {
-                let run = Run { first: first_cut, count: usize::try_from(cut).unwrap_or(0) };
-                self.disk.write_at(run.sums_at(), &vec![0; run.count * SUM])?;
-            }
-        }
-        self.disk.set_len(disk_len(then))
-    }
-
     /// Blocks as redb counts them, the header's among them; none in a file that was only just laid out.
     fn blocks(&self) -> io::Result<u64> {
         let len = self.disk.len()?;
@@ -256,7 +241,7 @@ impl StorageBackend for Blocks {
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.faults.note(Call::Write, self.resize(len))
+        self.faults.note(Call::Write, self.disk.set_len(disk_len(len / BLOCK_64)))
     }
 
     fn sync_data(&self) -> io::Result<()> {

@@ -234,19 +234,9 @@ fn create(dir: &Path, path: &Path, opener: &Opener, cache_bytes: usize) -> Resul
         Some(fault) => return Err(Error::Failed { path: new, detail: fault.detail }),
         None => filled?,
     }
-    // Of the directory itself too: it may be as new as the store.
     let named = File::open(&new).and_then(|file| file.sync_all()).and_then(|()| fs::rename(&new, path));
-    let named = named.and_then(|()| sync_directory(dir)).and_then(|()| dir.parent().map_or(Ok(()), sync_parent));
+    let named = named.and_then(|()| sync_directory(dir));
     named.map_err(|error| unusable(path, "cannot name the new store", &error))
-}
-
-fn sync_parent(parent: &Path) -> std::io::Result<()> {
-    let here = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
-    match sync_directory(here) {
-        // A parent that may not be read is not ours to make durable.
-        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => Ok(()),
-        done => done,
-    }
 }
 
 /// Says what to do about damage that is found at the start.

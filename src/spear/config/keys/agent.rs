@@ -27,8 +27,8 @@ const IDENTITY: &[Key] = &[
          at the start ends the process.",
     )
     .variable(&["SPEARLET_SMS_GRPC_ADDR"])
-    .flag("sms-grpc-addr")
-    .also("sms-addr"),
+    .flag("sms-addr")
+    .also("sms-grpc-addr"),
     agent(
         "spearlet.sms_http_addr",
         Kind::Target,
@@ -135,6 +135,10 @@ const STORAGE: &[Key] = &[
         .flag("storage-path"),
     agent("spearlet.storage.max_object_size", Kind::Bytes(1, 1 << 40), "64MiB", "The largest object.")
         .variable(&["SPEARLET_STORAGE_MAX_OBJECT_SIZE"]),
+    agent("spearlet.storage.max_total_size", Kind::Bytes(1, 1 << 50), "1GiB", "All objects together.")
+        .variable(&["SPEARLET_STORAGE_MAX_TOTAL_SIZE"]),
+    agent("spearlet.storage.max_objects", Kind::Count(1, 100_000_000), "100000", "Number of objects.")
+        .variable(&["SPEARLET_STORAGE_MAX_OBJECTS"]),
     agent(
         "spearlet.storage.max_cache_size_mb",
         Kind::Count(1, 1 << 30),

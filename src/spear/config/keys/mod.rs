@@ -159,7 +159,7 @@ pub fn is_section(name: &str) -> bool {
 /// The setting that somebody may have meant.
 pub fn nearest(name: &str) -> Option<&'static str> {
     let given = name.to_ascii_lowercase().replace('-', "_");
-    let own = |name: &str| name.rsplit_once('.').map_or(name.to_owned(), |(_, own)| own.to_owned());
+    let own = |name: &str| name.rsplit_once('.').map_or(name, |(_, own)| own).to_owned();
     let candidates = all().iter().flat_map(Key::names);
     let score = |known: &'static str| {
         let whole = strsim::osa_distance(&given, known);

@@ -45,6 +45,13 @@ pub(super) const KEYS: &[Key] = &[
         .flag("cleanup-interval"),
     registry("remove_after", Kind::Seconds(1, 31_536_000), "24h", "Time offline after which a node is removed.")
         .variable(&["SMS_REMOVE_AFTER"]),
+    registry(
+        "lost_after",
+        Kind::Seconds(1, 31_536_000),
+        "5m",
+        "Time offline after which a node's running executions are lost and its waiting ones go elsewhere.",
+    )
+    .variable(&["SMS_LOST_AFTER"]),
     registry("max_upload_bytes", Kind::Bytes(1, 1 << 40), "64MiB", "The largest file that can be uploaded.")
         .variable(&["SMS_MAX_UPLOAD_BYTES"])
         .flag("max-upload-bytes"),

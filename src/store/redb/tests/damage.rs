@@ -176,6 +176,45 @@ async fn a_flipped_bit_is_found_or_harmless() {
     assert!(count(When::Running, Fate::FoundAtRead) > 0, "{fates:?}");
 }
 
+/// What no checksum of a record can find: its key is another one, or the way to it is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flipped_bit_never_hides_a_record() {
+    let (model, closed, _, mark) = store().await;
+    let mut random = Random(3);
+    let places: Vec<usize> = (0..closed.len() - 8).filter(|at| closed[*at..].starts_with(b"task/")).collect();
+    assert!(places.len() > 200, "{}", places.len());
+    let mut found = 0;
+    for round in 0..150 {
+        let at = places[random.below(places.len() as u64) as usize] + random.below(8) as usize;
+        let (bit, what) = (1 << random.below(8), format!("round {round}: byte {at}"));
+        let fate = if round % 3 == 0 {
+            let mut bytes = closed.clone();
+            bytes[at] ^= bit;
+            try_out(&bytes, Some(&mark), &model, &what).await
+        } else {
+            try_out_running(&closed, &mark, (at, bit), &model, &what).await
+        };
+        found += usize::from(fate != Fate::Harmless);
+    }
+    assert!(found > 20, "{found}");
+}
+
+/// Among them the bit that says which of redb's two roots is the newer one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flipped_bit_of_the_header_is_found() {
+    let (model, closed, crashed, mark) = store().await;
+    for at in (0..16).chain((512..1024).step_by(3)).chain(520..524) {
+        for bit in [1, 4, 128] {
+            for (bytes, mark) in [(&closed, Some(mark.as_str())), (&crashed, None)] {
+                let mut bytes = bytes.clone();
+                bytes[at] ^= bit;
+                let fate = try_out(&bytes, mark, &model, &format!("{bit:#x} of byte {at}")).await;
+                assert_eq!(fate, Fate::RefusedAtStart, "{bit:#x} of byte {at}");
+            }
+        }
+    }
+}
+
 /// When the bit flipped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum When {

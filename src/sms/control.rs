@@ -1,0 +1,80 @@
+//! The registry as its agents see it, by method calls: for an agent in this process, and below the gRPC form.
+
+use api::{
+    AppendedLogs, AssignmentEvent, Control, Cursor, ExecutionReport, FileStream, HeartbeatAck, LogBatch, Registered,
+    Registration, WorkItem, WorkList,
+};
+use async_trait::async_trait;
+use futures_util::stream::BoxStream;
+use std::collections::BTreeMap;
+use types::{ExecutionId, Fault, FileId, NodeId, NodeResource, Task, TaskId};
+
+use crate::{Sms, events};
+
+/// [`Control`] on the services themselves.
+pub(crate) struct LocalControl {
+    sms: Sms,
+}
+
+impl LocalControl {
+    pub(crate) fn new(sms: Sms) -> Self {
+        Self { sms }
+    }
+}
+
+#[async_trait]
+impl Control for LocalControl {
+    async fn register_node(&self, node: Registration) -> Result<Registered, Fault> {
+        self.sms.nodes.register(node).await?;
+        Ok(Registered { log_id: self.sms.bus.log_id(), next_heartbeat: self.sms.nodes.next_heartbeat() })
+    }
+
+    async fn heartbeat(&self, node: NodeId, health: BTreeMap<String, String>) -> Result<HeartbeatAck, Fault> {
+        Ok(HeartbeatAck { next_heartbeat: self.sms.nodes.heartbeat(node, health).await? })
+    }
+
+    async fn update_resource(&self, node: NodeId, resource: NodeResource) -> Result<(), Fault> {
+        self.sms.nodes.update_resource(node, resource).await
+    }
+
+    async fn leave(&self, node: NodeId, status: &str) -> Result<(), Fault> {
+        self.sms.nodes.leave(node, status).await
+    }
+
+    async fn list_work(&self, node: NodeId) -> Result<WorkList, Fault> {
+        events::list_work(&self.sms, node).await
+    }
+
+    async fn watch_work(
+        &self,
+        node: NodeId,
+        after: Cursor,
+    ) -> Result<BoxStream<'static, Result<AssignmentEvent, Fault>>, Fault> {
+        events::watch_work(&self.sms, node, after).await
+    }
+
+    async fn get_task(&self, task: TaskId) -> Result<Task, Fault> {
+        Ok(Task::clone(&*self.sms.executions.task(task)?))
+    }
+
+    async fn get_work(&self, execution: ExecutionId) -> Result<WorkItem, Fault> {
+        let execution = self.sms.executions.get(execution).await?;
+        let task = Task::clone(&*self.sms.executions.task(execution.task_id)?);
+        let input = self.sms.executions.input(execution.id).await?;
+        Ok(WorkItem { execution, task, input })
+    }
+
+    async fn report_execution(&self, report: ExecutionReport) -> Result<(), Fault> {
+        self.sms.executions.report(&report).await
+    }
+
+    async fn append_logs(&self, batch: LogBatch) -> Result<AppendedLogs, Fault> {
+        let LogBatch { execution_id, lines, finished } = batch;
+        let reach = self.sms.executions.append_logs(execution_id, lines, finished).await?;
+        Ok(AppendedLogs { next_seq: reach.next_seq })
+    }
+
+    async fn open_file(&self, file: FileId) -> Result<FileStream, Fault> {
+        self.sms.files.open_stream(file).await
+    }
+}

@@ -1,0 +1,9 @@
+//! The registry's contract over real sockets: REST, its document, gRPC, and what a restart keeps.
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::panic, reason = "tests")]
+
+mod documents;
+mod files;
+mod grpc;
+mod harness;
+mod nodes;
+mod restart;
