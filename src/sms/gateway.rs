@@ -35,12 +35,13 @@ use crate::{Sms, agent, events, executions, files, nodes, tasks};
 const MOST_MESSAGE: usize = 16 << 20;
 
 /// What the tags of the document mean.
-const TAGS: [(&str, &str); 6] = [
+const TAGS: [(&str, &str); 7] = [
     ("nodes", "Machines that run functions"),
     ("resources", "How loaded they are"),
     ("tasks", "What to run"),
     ("executions", "Runs of tasks, their results and logs"),
     ("files", "Bytes that tasks are made of"),
+    ("events", "What changes, as it changes"),
     ("health", "Is the registry well?"),
 ];
 

@@ -106,7 +106,7 @@ impl Sms {
         let config = Arc::new(deps.config);
         let (store, bus, clock) = (deps.store, deps.bus, deps.clock);
         let nodes = nodes::Service::start(&store, &bus, clock.clone(), config.clone(), &scope).await?;
-        let files = 
+        let files =
             files::Service::start(&store, &bus, (clock.clone(), &config), deps.data_dir.join("files"), &scope).await?;
         let logs = deps.data_dir.join("logs");
         let executions = executions::Service::start(

@@ -285,7 +285,10 @@ impl House {
     fn open_doors(&self, sockets: Pair, access: (Access, Access), http: axum::Router, grpc: axum::Router) {
         let scope: Scope = self.supervisor.scope(Phase::Intake, "listen");
         let stopping = self.supervisor.stopping();
-        net::serve(sockets.http, http, access.1, ServeOptions::default(), &scope, stopping.clone());
-        net::serve(sockets.grpc, grpc, access.0, ServeOptions::default(), &scope, stopping);
+        // Nothing new comes in once the intake stops, but a call in hand may wait for the work it is about.
+        let connections = self.supervisor.scope(Phase::Report, "connections");
+        let options = ServeOptions { connection_scope: Some(connections), ..ServeOptions::default() };
+        net::serve(sockets.http, http, access.1, options.clone(), &scope, stopping.clone());
+        net::serve(sockets.grpc, grpc, access.0, options, &scope, stopping);
     }
 }

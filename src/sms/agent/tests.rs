@@ -4,7 +4,9 @@ use api::{AssignmentEvent, Control, Cursor, ExecutionReport, LogBatch, Registrat
 use net::{Access, FetchRules, Fetcher, ServeOptions, Sockets, channel};
 use std::sync::Arc;
 use supervise::Phase;
-use types::{AssignmentKind, ErrorKind, ExecutionId, ExecutionStatus as S, LogId, LogLine, LogStream, NodeId, node::RUNTIMES_KEY};
+use types::{
+    AssignmentKind, ErrorKind, ExecutionId, ExecutionStatus as S, LogId, LogLine, LogStream, NodeId, node::RUNTIMES_KEY,
+};
 
 use crate::executions::rig::{Rig, next_work, report, rig};
 
@@ -39,7 +41,8 @@ async fn lives(rig: &Rig, control: &dyn Control) {
     assert!(list.assignments.is_empty());
     let mut events = control.watch_work(node, list.cursor).await.unwrap();
 
-    let (task, _) = rig.register(crate::tasks::NewTask { node_uuid: Some(node), ..crate::executions::rig::new_task("far") }).await;
+    let (task, _) =
+        rig.register(crate::tasks::NewTask { node_uuid: Some(node), ..crate::executions::rig::new_task("far") }).await;
     let new = crate::executions::NewRun { input: "input".into(), timeout_ms: Some(5), first: false };
     let id = rig.sms.executions.run(task, &new).await.unwrap().id;
     let mut kinds = Vec::new();
@@ -51,20 +54,27 @@ async fn lives(rig: &Rig, control: &dyn Control) {
     assert_eq!(kinds, [AssignmentKind::Create, AssignmentKind::Run]);
     assert_eq!(control.list_work(node).await.unwrap().assignments.len(), 2);
     let work = control.get_work(id).await.unwrap();
-    assert_eq!((work.input.as_ref(), work.execution.timeout_ms, work.task.name.as_str()), (&b"input"[..], Some(5), "far"));
+    assert_eq!(
+        (work.input.as_ref(), work.execution.timeout_ms, work.task.name.as_str()),
+        (&b"input"[..], Some(5), "far")
+    );
     assert_eq!(control.get_task(task).await.unwrap().executable, work.task.executable);
 
     let line = |seq| LogLine { ts_ms: 1, seq, stream: LogStream::Stderr, level: "info".into(), message: "hi".into() };
     let batch = |from: u64, finished| LogBatch { execution_id: id, lines: vec![line(from), line(from + 1)], finished };
     assert_eq!(control.append_logs(batch(1, false)).await.unwrap().next_seq, 3);
     let gap = control.append_logs(batch(9, false)).await.unwrap_err();
-    assert_eq!((gap.kind, gap.code.as_ref(), gap.errors[0].detail.as_str()), (ErrorKind::Conflict, "LOG_GAP", "expected 3"));
+    assert_eq!(
+        (gap.kind, gap.code.as_ref(), gap.errors[0].detail.as_str()),
+        (ErrorKind::Conflict, "LOG_GAP", "expected 3")
+    );
     control.append_logs(batch(3, true)).await.unwrap();
 
     let stale = control.report_execution(report(id, node, 2, S::Running)).await.unwrap_err();
     assert_eq!((stale.kind, stale.code.as_ref()), (ErrorKind::Conflict, "STALE_ATTEMPT"));
     control.report_execution(report(id, node, 1, S::Running)).await.unwrap();
-    let done = ExecutionReport { result: vec![7; 6 << 20].into(), exit_code: Some(0), ..report(id, node, 1, S::Completed) };
+    let done =
+        ExecutionReport { result: vec![7; 6 << 20].into(), exit_code: Some(0), ..report(id, node, 1, S::Completed) };
     control.report_execution(done.clone()).await.unwrap();
     control.report_execution(done).await.unwrap();
     let AssignmentEvent::Gone { id: gone, .. } = next_work(&mut events).await else { panic!("it has ended") };

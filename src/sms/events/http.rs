@@ -70,7 +70,10 @@ fn position(field: &str, text: &str) -> Result<(Option<LogId>, Rev), Fault> {
         (Ok(log_id), Ok(rev)) => Ok((log_id, rev)),
         _ => {
             let wrong = types::id::clip(text);
-            Err(Fault::invalid_field(field, format!("{wrong:?} is not a position; use <log_id>:<revision> of an event's id")))
+            Err(Fault::invalid_field(
+                field,
+                format!("{wrong:?} is not a position; use <log_id>:<revision> of an event's id"),
+            ))
         }
     }
 }

@@ -6,7 +6,9 @@ use serde_json::Value;
 use store::{Rev, decode};
 use types::{Execution, Fault, FileRecord, Keyed, Node, Task};
 
-use crate::{Sms, executions::view::ExecutionView, tasks::http::TaskView};
+use crate::{
+    Sms, executions::view::ExecutionView, files::http::FileView, nodes::views::NodeView, tasks::http::TaskView,
+};
 
 /// A type of record on the public stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,8 +80,8 @@ impl ChangeView {
 
 fn show(sms: &Sms, kind: Kind, key: &str, value: &[u8]) -> Result<Value, Fault> {
     match kind {
-        Kind::Node => json(&decode::<Node>(key, value)?),
-        Kind::File => json(&decode::<FileRecord>(key, value)?),
+        Kind::Node => json(&NodeView::from(decode::<Node>(key, value)?)),
+        Kind::File => json(&FileView::from(&decode::<FileRecord>(key, value)?)),
         Kind::Task => json(&TaskView::from(&sms.tasks.brief(decode::<Task>(key, value)?.into()))),
         Kind::Execution => {
             let execution = decode::<Execution>(key, value)?;

@@ -1,6 +1,9 @@
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests")]
 
-use api::{AssignmentEvent, ExecutionReport, proto::sms::{SubscribeTaskEventsRequest, TaskEventKind, task_service_server::TaskService}};
+use api::{
+    AssignmentEvent, ExecutionReport,
+    proto::sms::{SubscribeTaskEventsRequest, TaskEventKind, task_service_server::TaskService},
+};
 use axum::body::Body;
 use bytes::Bytes;
 use futures_util::{StreamExt, stream::BoxStream};
@@ -96,6 +99,10 @@ async fn the_stream_shows_public_changes_and_nothing_internal() {
     assert_eq!(all[1].id, None, "the execution of the same revision is still to come");
     assert_eq!((&all[2].id, &all[4].id), (&expected(&all[2]), &expected(&all[4])));
     assert_eq!(all[1].data["rev"], all[2].data["rev"]);
+    let ids = [(0, "uuid", node.to_string()), (1, "task_id", task.to_string()), (2, "execution_id", id.to_string())];
+    for (at, member, id) in ids {
+        assert_eq!(all[at].data["record"][member], Value::from(id), "records look as they do in REST");
+    }
     assert_eq!((&all[3].data["id"], &all[3].data["record"]["status"]), (&id.to_string().into(), &"completed".into()));
     assert_eq!((&all[4].data["op"], &all[4].data["record"]), (&"deleted".into(), &Value::Null));
 }
@@ -128,7 +135,9 @@ async fn a_position_that_cannot_be_continued_is_answered_with_resync() {
     }
     let (log_id, head) = (rig.sms.bus.log_id(), rig.sms.bus.head());
     rig.sms.bus.store().trim(3).await.unwrap();
-    for position in [format!("{}:2", LogId::new()), format!("{log_id}:2"), "1".into(), format!("{log_id}:{}", head + 1000)] {
+    for position in
+        [format!("{}:2", LogId::new()), format!("{log_id}:2"), "1".into(), format!("{log_id}:{}", head + 1000)]
+    {
         let mut events = open(&rig, "", Some(&position)).await.unwrap();
         let first = events.next().await.unwrap();
         assert_eq!(first.name, "resync", "{position}");
@@ -187,7 +196,9 @@ async fn nodes_that_list_and_follow_at_any_moment_miss_nothing_and_see_nothing_t
             let mut seen: BTreeSet<_> = list.assignments.iter().map(|one| one.execution_id.unwrap()).collect();
             let mut events = rig.control.watch_work(node, list.cursor).await.unwrap();
             while seen.len() < TASKS {
-                let AssignmentEvent::Set { assignment, .. } = next_work(&mut events).await else { panic!("nothing ends") };
+                let AssignmentEvent::Set { assignment, .. } = next_work(&mut events).await else {
+                    panic!("nothing ends")
+                };
                 assert!(seen.insert(assignment.execution_id.unwrap()), "twice");
             }
         })

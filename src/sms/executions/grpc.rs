@@ -3,8 +3,8 @@
 use api::{
     convert,
     proto::v1::{
-        CancelExecutionRequest, Execution, GetExecutionRequest, ListExecutionsRequest, ListExecutionsResponse,
-        LogLine, ReadLogsRequest, RunTaskRequest, execution_service_server::ExecutionService,
+        CancelExecutionRequest, Execution, GetExecutionRequest, ListExecutionsRequest, ListExecutionsResponse, LogLine,
+        ReadLogsRequest, RunTaskRequest, execution_service_server::ExecutionService,
     },
 };
 use futures_util::{StreamExt, stream, stream::BoxStream};

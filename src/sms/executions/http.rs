@@ -1,4 +1,4 @@
-//! `/api/v1/executions…` and `/api/v1/tasks/{task_id}/executions`; logs are in [`super::logs_http`].
+//! `/api/v1/executions…` and `/api/v1/tasks/{task_id}/executions`; logs are in `logs_http`.
 
 use axum::{
     extract::{DefaultBodyLimit, State},
@@ -34,9 +34,8 @@ const MOST_BODY: usize = MOST_INPUT / 3 * 4 + (64 << 10);
 
 /// The routes of executions.
 pub fn routes() -> OpenApiRouter<Sms> {
-    let run = OpenApiRouter::new()
-        .routes(routes!(list_task_executions, run_task))
-        .layer(DefaultBodyLimit::max(MOST_BODY));
+    let run =
+        OpenApiRouter::new().routes(routes!(list_task_executions, run_task)).layer(DefaultBodyLimit::max(MOST_BODY));
     OpenApiRouter::new()
         .merge(run)
         .routes(routes!(list_executions))
@@ -78,7 +77,8 @@ fn status_word(text: Option<&str>) -> Result<Option<ExecutionStatus>, Fault> {
 pub(super) fn position(cursor: Option<&str>) -> Result<Option<ExecutionId>, Fault> {
     let Some(cursor) = cursor.filter(|cursor| !cursor.is_empty()) else { return Ok(None) };
     let id = key_of(LIST, cursor)?.parse();
-    id.map(Some).map_err(|_| Fault::invalid_field("cursor", "is not one of this list; use a next_cursor as it was given"))
+    id.map(Some)
+        .map_err(|_| Fault::invalid_field("cursor", "is not one of this list; use a next_cursor as it was given"))
 }
 
 /// The cursor after an execution.

@@ -77,11 +77,7 @@ impl State {
     fn set(&mut self, rev: Rev, execution: &Execution) {
         let id = execution.id;
         self.forget(id);
-        let brief = Brief {
-            task_id: execution.task_id,
-            node_uuid: execution.node_uuid,
-            status: execution.status,
-        };
+        let brief = Brief { task_id: execution.task_id, node_uuid: execution.node_uuid, status: execution.status };
         self.all.insert(id, brief);
         let runs = self.tasks.entry(brief.task_id).or_default();
         runs.ids.insert(id);
@@ -232,6 +228,15 @@ impl Index {
     /// Has a run of the task ever begun, and how did the last one end?
     pub(crate) fn runs(&self, task: TaskId) -> (bool, Option<LastRun>) {
         self.read().tasks.get(&task).map_or((false, None), |runs| (runs.started, runs.last))
+    }
+
+    /// The latest executions of a task that completed, newest first.
+    pub(crate) fn completed(&self, task: TaskId, most: usize) -> Vec<ExecutionId> {
+        let state = self.read();
+        let ids = state.tasks.get(&task).into_iter().flat_map(|runs| runs.ids.iter().rev());
+        let completed =
+            |id: &&ExecutionId| state.all.get(id).is_some_and(|brief| brief.status == ExecutionStatus::Completed);
+        ids.filter(completed).take(most).copied().collect()
     }
 
     /// Every task that has executions.

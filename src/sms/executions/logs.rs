@@ -212,7 +212,7 @@ impl Logs {
             let open = logs.ready(&log.path, &mut slot)?;
             let (reach, bytes) = (open.reach(), open.bytes);
             let nearest = usize::try_from(after / STRIDE).unwrap_or(usize::MAX);
-            let from = open.offsets.get(nearest).or(open.offsets.last()).copied().unwrap_or(0);
+            let from = open.offsets.get(nearest).or_else(|| open.offsets.last()).copied().unwrap_or(0);
             drop(slot);
             // What lies below `bytes` never changes, so it is read without the lock.
             let mut page = Page { reach, end: true, ..Page::default() };
@@ -244,7 +244,10 @@ impl Logs {
     }
 
     /// Removes the files of executions that are no more (a crash between record and file).
-    pub(crate) async fn sweep(self: &Arc<Self>, keep: impl Fn(ExecutionId) -> bool + Send + 'static) -> Result<usize, Fault> {
+    pub(crate) async fn sweep(
+        self: &Arc<Self>,
+        keep: impl Fn(ExecutionId) -> bool + Send + 'static,
+    ) -> Result<usize, Fault> {
         let logs = self.clone();
         blocking(move || {
             let mut removed = 0;
@@ -324,7 +327,8 @@ impl Logs {
             let over = open.bytes + text.len() as u64 > self.most_bytes - RESERVE;
             if over {
                 text.truncate(start);
-                let message = format!("the log is over its limit of {} bytes; later lines are not kept", self.most_bytes);
+                let message =
+                    format!("the log is over its limit of {} bytes; later lines are not kept", self.most_bytes);
                 (line.ts_ms, line.stream) = (self.clock.wall().millis(), LogStream::System);
                 (line.level, line.message) = ("warn".to_owned(), message);
                 push(&mut text, line)?;
@@ -392,8 +396,7 @@ fn push(text: &mut Vec<u8>, entry: &impl Serialize) -> Result<(), Fault> {
 
 /// Reads a log from disk and cuts an unfinished end.
 fn load(path: &Path) -> Result<Open, Fault> {
-    let mut open =
-        Open { file: None, bytes: 0, next_seq: 1, finished: false, truncated: false, offsets: Vec::new() };
+    let mut open = Open { file: None, bytes: 0, next_seq: 1, finished: false, truncated: false, offsets: Vec::new() };
     let file = match OpenOptions::new().read(true).append(true).open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(open),

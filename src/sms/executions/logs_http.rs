@@ -89,7 +89,10 @@ struct End {
 
 fn number(field: &str, text: &str) -> Result<u64, Fault> {
     text.parse().map_err(|_| {
-        Fault::invalid_field(field, format!("{:?} is not the number of a line; use a next_cursor", types::id::clip(text)))
+        Fault::invalid_field(
+            field,
+            format!("{:?} is not the number of a line; use a next_cursor", types::id::clip(text)),
+        )
     })
 }
 
@@ -97,7 +100,9 @@ fn flag(field: &str, text: Option<&str>) -> Result<bool, Fault> {
     match text {
         None | Some("false" | "0") => Ok(false),
         Some("" | "true" | "1") => Ok(true),
-        Some(other) => Err(Fault::invalid_field(field, format!("{:?} is neither true nor false", types::id::clip(other)))),
+        Some(other) => {
+            Err(Fault::invalid_field(field, format!("{:?} is neither true nor false", types::id::clip(other))))
+        }
     }
 }
 
@@ -199,11 +204,14 @@ fn events(sms: &Sms, id: ExecutionId, after: u64) -> Response {
     let seen = last.clone();
     let lines = follow(sms.executions.clone(), sms.stopping.clone(), id, after).flat_map(move |lines| {
         let events: Vec<sse::Event> = match lines {
-            Ok(lines) => lines.into_iter().filter_map(|line| {
-                let seq = line.seq;
-                seen.store(seq, std::sync::atomic::Ordering::Relaxed);
-                sse::event(&seq.to_string(), "line", &LineView::from(line)).ok()
-            }).collect(),
+            Ok(lines) => lines
+                .into_iter()
+                .filter_map(|line| {
+                    let seq = line.seq;
+                    seen.store(seq, std::sync::atomic::Ordering::Relaxed);
+                    sse::event(&seq.to_string(), "line", &LineView::from(line)).ok()
+                })
+                .collect(),
             Err(fault) => sse::event("", "error", &fault).into_iter().collect(),
         };
         stream::iter(events)

@@ -7,7 +7,7 @@
 
 use futures_util::{StreamExt, stream};
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     time::Duration,
 };
 use types::{ErrorKind, ExecutionId, ExecutionStatus, Fault, Liveness, NodeId};
@@ -43,7 +43,8 @@ impl Service {
     /// Looks once.
     pub(super) async fn give_up(&self, silence: &mut Silence) -> Result<(), Fault> {
         let (now, busy) = (self.clock.monotonic(), self.index.busy_nodes());
-        silence.since.retain(|node, _| busy.iter().any(|(its, _)| its == node));
+        let known: HashSet<_> = busy.iter().map(|(node, _)| *node).collect();
+        silence.since.retain(|node, _| known.contains(node));
         let mut given_up = Vec::new();
         for (node, executions) in busy {
             let message = match self.nodes.get(node).map(|record| record.liveness) {

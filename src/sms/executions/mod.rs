@@ -27,8 +27,8 @@ mod transition;
 pub(crate) mod view;
 
 pub(crate) use index::{Filter, LastRun};
-pub(crate) use records::{MOST_INPUT, NewRun};
 pub use logs::Appended;
+pub(crate) use records::{MOST_INPUT, NewRun};
 pub use service::{Deps, Service};
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 //! and log.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     time::Duration,
 };
 use store::{Batch, Guard, Op};
@@ -50,7 +50,8 @@ impl Service {
     /// Sweeps once.
     pub(super) async fn remove_old(&self, orphans: &mut Orphans) -> Result<(), Fault> {
         let now = self.clock.monotonic();
-        let gone: Vec<_> = self.index.tasks().into_iter().filter(|id| self.tasks.get(&id.to_string()).is_none()).collect();
+        let gone: HashSet<_> =
+            self.index.tasks().into_iter().filter(|id| self.tasks.get(&id.to_string()).is_none()).collect();
         orphans.since.retain(|task, _| gone.contains(task));
         for task in gone {
             orphans.since.entry(task).or_insert(now);
@@ -70,7 +71,9 @@ impl Service {
         let mut batch = Batch::new();
         let mut removed = Vec::with_capacity(ids.len());
         for id in ids {
-            let Some(found) = self.table.get(id).await?.filter(|found| found.record.status.terminal()) else { continue };
+            let Some(found) = self.table.get(id).await?.filter(|found| found.record.status.terminal()) else {
+                continue;
+            };
             let key = store::Table::<types::Execution>::key(id);
             batch.guards.push(Guard::At(key.clone(), found.modified));
             batch.ops.extend([Op::Delete(key), Op::Delete(input_key(*id)), Op::Delete(result_key(*id))]);
@@ -93,8 +96,7 @@ impl Service {
 
     /// Removes the files of logs whose execution is gone (a crash between the two).
     pub(super) async fn sweep_logs(&self) -> Result<(), Fault> {
-        let known: std::collections::HashSet<_> =
-            self.index.select(&super::Filter::default(), None, usize::MAX).into_iter().collect();
+        let known: HashSet<_> = self.index.select(&super::Filter::default(), None, usize::MAX).into_iter().collect();
         let removed = self.logs.sweep(move |id| known.contains(&id)).await?;
         if removed > 0 {
             tracing::info!(removed, "removed logs of executions that are no more");

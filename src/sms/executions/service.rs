@@ -23,6 +23,8 @@ use crate::{
 
 /// Executions that may be open at a time; more are refused until some end.
 const MOST_OPEN: usize = 100_000;
+/// Longest reason of a cancellation, bytes.
+const MOST_REASON: usize = 1024;
 /// Tries to create an execution while its task is being changed.
 const TRIES: usize = 8;
 
@@ -95,7 +97,9 @@ impl Service {
         let service = self.clone();
         scope.spawn("placer", RESTART, move |stop| {
             let service = service.clone();
-            async move { tokio::select! { () = stop.cancelled() => Ok(()), ended = service.keep_placing() => Ok(ended?) } }
+            async move {
+                tokio::select! { () = stop.cancelled() => Ok(()), ended = service.keep_placing() => Ok(ended?) }
+            }
         });
         let service = self.clone();
         scope.spawn("lost", RESTART, move |stop| {
@@ -147,13 +151,9 @@ impl Service {
         self.index.runs(task)
     }
 
-    /// The latest executions of a task that completed with a result, newest first.
+    /// The latest executions of a task that completed, newest first.
     pub(crate) fn recent_results(&self, task: TaskId, most: usize) -> Vec<ExecutionId> {
-        let filter = Filter { task_id: Some(task), status: Some(ExecutionStatus::Completed), node_uuid: None };
-        let mut ids = self.index.select(&filter, None, usize::MAX);
-        ids.drain(..ids.len().saturating_sub(most));
-        ids.reverse();
-        ids
+        self.index.completed(task, most)
     }
 
     /// Adds a new execution of a task to a batch, placed if a node is found. The reservation counts it as the
@@ -324,6 +324,10 @@ impl Service {
     /// # Errors
     /// `EXECUTION_NOT_FOUND`; `EXECUTION_ENDED` with its final status.
     pub(crate) async fn cancel(&self, id: ExecutionId, reason: &str) -> Result<Execution, Fault> {
+        if reason.len() > MOST_REASON {
+            let wrong = format!("has {} bytes; {MOST_REASON} are allowed", reason.len());
+            return Err(Fault::invalid_field("reason", wrong));
+        }
         let reason = if reason.trim().is_empty() { "cancelled by request" } else { reason };
         Ok(self.apply(id, &Event::Cancel(reason)).await?.0)
     }

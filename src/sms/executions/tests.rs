@@ -134,7 +134,9 @@ async fn racing_reports_and_cancels_end_in_exactly_one_terminal_state() {
         let last = rig.execution(id).await;
         assert!(last.status.terminal() && rig.work(node).await.is_empty(), "round {round}: {last:?}");
         let mut ended = Vec::new();
-        while let Ok(Ok(Delivery::Set { now, .. })) = tokio::time::timeout(Duration::from_millis(1), changes.next()).await {
+        while let Ok(Ok(Delivery::Set { now, .. })) =
+            tokio::time::timeout(Duration::from_millis(1), changes.next()).await
+        {
             if now.status.terminal() {
                 ended.push(now.status);
             }
@@ -379,7 +381,8 @@ async fn what_cannot_be_run_is_refused_with_the_field() {
     assert_eq!((code, &problem["code"]), (404, &json!("TASK_NOT_FOUND")));
     let (code, problem) = rig.call("GET", &format!("/api/v1/executions/{id}/result"), None).await;
     assert_eq!((code, &problem["code"]), (409, &json!("EXECUTION_NOT_ENDED")));
-    let big = ExecutionReport { result: vec![0; store::MOST_VALUE + 1].into(), ..report(id, NodeId::new(), 1, S::Completed) };
+    let big =
+        ExecutionReport { result: vec![0; store::MOST_VALUE + 1].into(), ..report(id, NodeId::new(), 1, S::Completed) };
     assert_eq!(rig.control.report_execution(big).await.unwrap_err().code, "RESULT_TOO_LARGE");
 }
 
@@ -398,7 +401,9 @@ async fn lists_are_filtered_ordered_and_paged_by_a_cursor() {
     loop {
         let (code, page) = rig.call("GET", &path, None).await;
         assert_eq!(code, 200, "{page}");
-        seen.extend(page["executions"].as_array().unwrap().iter().map(|one| one["execution_id"].as_str().unwrap().to_owned()));
+        seen.extend(
+            page["executions"].as_array().unwrap().iter().map(|one| one["execution_id"].as_str().unwrap().to_owned()),
+        );
         let Some(next) = page["next_cursor"].as_str() else { break };
         path = format!("/api/v1/executions?task_id={task}&limit=3&cursor={next}");
     }
@@ -446,12 +451,16 @@ async fn the_oldest_ended_executions_go_with_everything_of_theirs() {
     for (prefix, many) in [("execution/", 3), ("input/", 3), ("result/", 2)] {
         assert_eq!(store.list(prefix, None, 100).await.unwrap().records.len(), many, "{prefix}");
     }
-    let mut files: Vec<_> = std::fs::read_dir(rig.dir.path().join("logs")).unwrap().map(|file| file.unwrap().file_name()).collect();
+    let mut files: Vec<_> =
+        std::fs::read_dir(rig.dir.path().join("logs")).unwrap().map(|file| file.unwrap().file_name()).collect();
     files.sort();
     assert_eq!(files, ids[2..4].iter().map(|id| format!("{id}.ndjson").into()).collect::<Vec<std::ffi::OsString>>());
     let (code, _) = rig.call("GET", &format!("/api/v1/executions/{first}"), None).await;
     assert_eq!(code, 404);
-    assert_eq!(rig.sms.executions.append_logs(first, vec![line(2, "x")], false).await.unwrap_err().code, "EXECUTION_NOT_FOUND");
+    assert_eq!(
+        rig.sms.executions.append_logs(first, vec![line(2, "x")], false).await.unwrap_err().code,
+        "EXECUTION_NOT_FOUND"
+    );
 }
 
 #[tokio::test]
@@ -521,7 +530,11 @@ async fn lines_that_come_again_are_skipped_and_a_gap_is_refused() {
     let page = logs.page(id, 0, 100).await.unwrap();
     assert_eq!(page.lines, lines(1..=5));
     for wrong in [line(0, ""), line(6, &"x".repeat(70_000)), LogLine { level: "l".repeat(40), ..line(6, "") }] {
-        assert!(logs.append(ExecutionId::new(), vec![wrong], false).await.unwrap_err().errors[0].field.starts_with("lines[0]."));
+        assert!(
+            logs.append(ExecutionId::new(), vec![wrong], false).await.unwrap_err().errors[0]
+                .field
+                .starts_with("lines[0].")
+        );
     }
 }
 
@@ -625,7 +638,13 @@ async fn logs_are_served_as_events_and_as_text() {
         assert!(headers["content-type"].to_str().unwrap().starts_with("text/plain"));
         assert_eq!(text(body).lines().nth(1).unwrap(), "1970-01-01T00:00:00.005Z\tstdout\tinfo\tline 2");
     }
-    for (query, field) in [("limit=0", "limit"), ("limit=2001", "limit"), ("cursor=x", "cursor"), ("follow=maybe", "follow"), ("format=xml", "format")] {
+    for (query, field) in [
+        ("limit=0", "limit"),
+        ("limit=2001", "limit"),
+        ("cursor=x", "cursor"),
+        ("follow=maybe", "follow"),
+        ("format=xml", "format"),
+    ] {
         let (code, problem) = rig.call("GET", &format!("{path}?{query}"), None).await;
         assert_eq!((code, &problem["errors"][0]["field"]), (400, &json!(field)));
     }

@@ -9,10 +9,12 @@
 
 use api::ExecutionReport;
 use store::{Batch, Error, Guard, Keyed, Op, encode};
-use types::{Assignment, AssignmentKind, Execution, ExecutionStatus, Fault, NodeId, Reason, Timestamp};
+use types::{Assignment, AssignmentKind, Execution, ExecutionStatus, Fault, NodeId, Progress, Reason, Timestamp};
 
 /// Longest message kept of a report, bytes.
 const MOST_MESSAGE: usize = 4096;
+/// Longest name of a phase kept, bytes.
+const MOST_PHASE: usize = 64;
 
 /// What happens to an execution.
 #[derive(Debug)]
@@ -159,8 +161,8 @@ fn report(execution: &mut Execution, report: &ExecutionReport, now: Timestamp) -
         return Ok(Step::Same);
     }
     execution.reason = report.reason;
-    execution.message = clipped(&report.message);
-    execution.progress.clone_from(&report.progress);
+    execution.message = clipped(&report.message, MOST_MESSAGE);
+    execution.progress = bounded(report);
     execution.started_at = report.started_at.or(execution.started_at);
     if report.status.terminal() {
         execution.completed_at = Some(report.completed_at.unwrap_or(now));
@@ -177,16 +179,22 @@ fn report(execution: &mut Execution, report: &ExecutionReport, now: Timestamp) -
 
 fn progress(execution: &mut Execution, report: &ExecutionReport) -> Step {
     let started = report.started_at.or(execution.started_at);
-    if report.progress == execution.progress && started == execution.started_at {
+    let progress = bounded(report);
+    if progress == execution.progress && started == execution.started_at {
         return Step::Same;
     }
-    execution.progress.clone_from(&report.progress);
+    execution.progress = progress;
     execution.started_at = started;
     Step::Changed
 }
 
-fn clipped(message: &str) -> String {
-    let end = (0..=message.len().min(MOST_MESSAGE)).rev().find(|end| message.is_char_boundary(*end)).unwrap_or(0);
+/// The progress of a report, with a word of bounded length.
+fn bounded(report: &ExecutionReport) -> Option<Progress> {
+    report.progress.as_ref().map(|told| Progress { phase: clipped(&told.phase, MOST_PHASE), ..told.clone() })
+}
+
+fn clipped(message: &str, most: usize) -> String {
+    let end = (0..=message.len().min(most)).rev().find(|end| message.is_char_boundary(*end)).unwrap_or(0);
     message.get(..end).unwrap_or_default().to_owned()
 }
 

@@ -110,7 +110,7 @@ struct ListFilesQuery {
 /// A file. Times are whole seconds since 1970-01-01 UTC.
 #[derive(Serialize, ToSchema)]
 #[schema(as = File)]
-struct FileView {
+pub(crate) struct FileView {
     #[schema(format = Uuid)]
     id: String,
     name: String,

@@ -12,7 +12,7 @@ mod liveness;
 mod records;
 mod service;
 mod stats;
-mod views;
+pub(crate) mod views;
 
 pub use records::NodeBeat;
 pub use service::Service;

@@ -340,7 +340,7 @@ impl Service {
         let silent = |service: &Self| service.pulses().is_silent(id, service.clock.monotonic());
         match self.set_liveness(id, Liveness::Offline, silent).await {
             // Heard of while that was written: the heartbeat saw it online and wrote nothing.
-            Ok(()) if false && !silent(self) => {
+            Ok(()) if !silent(self) => {
                 if let Err(error) = self.set_liveness(id, Liveness::Online, |_| true).await {
                     tracing::error!(node = %id, %error, "cannot mark a node online; its next heartbeat will");
                 }

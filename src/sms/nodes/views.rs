@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 /// A node, as the seed shows it. Times are whole seconds since 1970-01-01 UTC.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Node)]
-pub(super) struct NodeView {
+pub(crate) struct NodeView {
     /// Its id.
     #[schema(format = Uuid)]
     uuid: String,

@@ -25,9 +25,7 @@ const LIMIT: usize = 100;
 
 /// The routes of tasks.
 pub fn routes() -> OpenApiRouter<Sms> {
-    OpenApiRouter::new()
-        .routes(routes!(register_task, list_tasks))
-        .routes(routes!(get_task, unregister_task))
+    OpenApiRouter::new().routes(routes!(register_task, list_tasks)).routes(routes!(get_task, unregister_task))
 }
 
 /// What a task runs.

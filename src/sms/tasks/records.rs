@@ -58,10 +58,11 @@ impl NewTask {
         texts("capabilities", &self.capabilities, MOST_KEY)?;
         labels("metadata", &self.metadata)?;
         labels("config", &self.config)?;
-        let executable =
-            self.executable.map(|executable| check(executable).map_err(|fault| fault.within("executable"))).transpose()?;
-        let description =
-            if self.description.is_empty() { format!("Task: {}", self.name) } else { self.description };
+        let executable = self
+            .executable
+            .map(|executable| check(executable).map_err(|fault| fault.within("executable")))
+            .transpose()?;
+        let description = if self.description.is_empty() { format!("Task: {}", self.name) } else { self.description };
         let task = Task {
             id: TaskId::new(),
             name: self.name,
@@ -102,7 +103,8 @@ fn check(mut executable: Executable) -> Result<Executable, Fault> {
     text("uri", &executable.uri, MOST_TEXT)?;
     text("name", &executable.name, MOST_NAME)?;
     let sum = executable.checksum_sha256.trim().to_ascii_lowercase();
-    if !sum.is_empty() && !(sum.len() == 64 && sum.bytes().all(|byte| byte.is_ascii_hexdigit())) {
+    let right = sum.is_empty() || (sum.len() == 64 && sum.bytes().all(|byte| byte.is_ascii_hexdigit()));
+    if !right {
         return Err(Fault::invalid_field("checksum_sha256", "is not a sha256: 64 hexadecimal digits"));
     }
     executable.checksum_sha256 = sum;

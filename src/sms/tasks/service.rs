@@ -85,12 +85,15 @@ impl Service {
 
     /// A task with what its executions make of it, without the list of its results.
     pub(crate) fn brief(&self, task: Arc<Task>) -> Seen {
-        let (started, last) = self.executions.runs(task.id);
-        let status = match task.status {
-            TaskStatus::Registered if started => TaskStatus::Active,
-            status => status,
-        };
+        let (status, last) = (self.status(&task), self.executions.runs(task.id).1);
         Seen { task, status, last, results: Vec::new() }
+    }
+
+    fn status(&self, task: &Task) -> TaskStatus {
+        match task.status {
+            TaskStatus::Registered if self.executions.runs(task.id).0 => TaskStatus::Active,
+            status => status,
+        }
     }
 
     fn see(&self, task: Arc<Task>) -> Seen {
@@ -109,23 +112,18 @@ impl Service {
 
     /// A page of the matching tasks in the order of registration, and how many match in all.
     pub(crate) fn list(&self, wanted: Wanted, page: &Page) -> Cut<Seen> {
-        let tasks: Vec<(String, Arc<Task>)> = {
-            let tasks = self.executions.tasks().read();
-            let fits = |task: &Task| {
-                wanted.node_uuid.is_none_or(|node| task.node_uuid == Some(node))
-                    && wanted.priority.is_none_or(|priority| task.priority == priority)
-            };
-            tasks.iter().filter(|(_, task)| fits(task)).map(|(id, task)| (id.clone(), task.clone())).collect()
+        let fits = |task: &Task| {
+            wanted.node_uuid.is_none_or(|node| task.node_uuid == Some(node))
+                && wanted.priority.is_none_or(|priority| task.priority == priority)
+                && wanted.status.is_none_or(|status| self.status(task) == status)
         };
-        let seen = tasks.into_iter().map(|(id, task)| (id, self.brief(task)));
-        let mut cut = page.cut(
-            Order::Rising,
-            seen.filter(|(_, seen)| wanted.status.is_none_or(|status| seen.status == status)),
-        );
-        for seen in &mut cut.items {
-            seen.results = self.executions.recent_results(seen.task.id, MOST_RESULTS);
-        }
-        cut
+        let cut = {
+            let tasks = self.executions.tasks().read();
+            let fitting = tasks.iter().filter(|(_, task)| fits(task));
+            page.cut(Order::Rising, fitting.map(|(id, task)| (id, task.clone())))
+        };
+        let items = cut.items.into_iter().map(|task| self.see(task)).collect();
+        Cut { items, total: cut.total, next: cut.next }
     }
 
     /// Removes a task with what its node was told of it, and asks its open executions to stop.

@@ -121,7 +121,8 @@ async fn lists_count_what_the_filter_lets_through() {
     let (_, ran) = rig.task("one").await;
     rig.task("two").await;
     for priority in ["low", "low", "high"] {
-        let body = json!({"name": "n", "endpoint": "", "version": "", "priority": priority, "node_uuid": node.to_string()});
+        let body =
+            json!({"name": "n", "endpoint": "", "version": "", "priority": priority, "node_uuid": node.to_string()});
         rig.call("POST", "/api/v1/tasks", Some(body)).await;
     }
     rig.tell(ran, S::Running).await;
@@ -140,7 +141,14 @@ async fn lists_count_what_the_filter_lets_through() {
     let (_, second) = rig.call("GET", &format!("/api/v1/tasks?limit=2&cursor={next}"), None).await;
     let (_, all) = rig.call("GET", "/api/v1/tasks", None).await;
     assert_eq!(second["tasks"][0], all["tasks"][2], "in the order of registration");
-    for (query, field) in [("status=done", "status"), ("priority=soon", "priority"), ("node_uuid=x", "node_uuid"), ("limit=0", "limit"), ("offset=-1", "offset"), ("cursor=zz", "cursor")] {
+    for (query, field) in [
+        ("status=done", "status"),
+        ("priority=soon", "priority"),
+        ("node_uuid=x", "node_uuid"),
+        ("limit=0", "limit"),
+        ("offset=-1", "offset"),
+        ("cursor=zz", "cursor"),
+    ] {
         let (code, problem) = rig.call("GET", &format!("/api/v1/tasks?{query}"), None).await;
         assert_eq!((code, &problem["errors"][0]["field"]), (400, &json!(field)), "{problem}");
     }
@@ -173,7 +181,8 @@ async fn a_task_is_removed_once_with_or_without_a_body() {
 async fn a_task_without_an_executable_is_told_to_its_node_until_it_is_removed() {
     let rig = rig().await;
     let node = rig.node("").await;
-    let entry = crate::tasks::NewTask { executable: None, node_uuid: Some(node), ..crate::executions::rig::new_task("entry") };
+    let entry =
+        crate::tasks::NewTask { executable: None, node_uuid: Some(node), ..crate::executions::rig::new_task("entry") };
     let task = rig.sms.tasks.register(entry).await.unwrap().0.task.id;
     let work = rig.work(node).await;
     assert_eq!((work.len(), work[0].task_id, work[0].execution_id), (1, task, None));
@@ -222,7 +231,12 @@ async fn grpc_answers_with_the_originals_codes() {
         assert_eq!(status.code(), tonic::Code::InvalidArgument);
         assert_eq!(net::grpc::fault(status).errors[0].field, field);
     }
-    let list = |status_filter, limit| ListTasksRequest { status_filter, priority_filter: -1, limit, ..ListTasksRequest::default() };
+    let list = |status_filter, limit| ListTasksRequest {
+        status_filter,
+        priority_filter: -1,
+        limit,
+        ..ListTasksRequest::default()
+    };
     for (wanted, many) in [(-1, 1), (0, 1), (1, 1), (2, 0)] {
         let found = service.list_tasks(Request::new(list(wanted, 0))).await.unwrap().into_inner();
         assert_eq!((found.tasks.len(), found.total_count), (many, i32::try_from(many).unwrap()), "{wanted}");
@@ -232,7 +246,9 @@ async fn grpc_answers_with_the_originals_codes() {
     assert!(get(made.task_id.clone()).await.unwrap().into_inner().found);
     assert!(!get(TaskId::new().to_string()).await.unwrap().into_inner().found);
     assert_eq!(get("x".into()).await.unwrap_err().code(), tonic::Code::InvalidArgument);
-    let remove = |task_id: String| service.unregister_task(Request::new(UnregisterTaskRequest { task_id, reason: String::new() }));
+    let remove = |task_id: String| {
+        service.unregister_task(Request::new(UnregisterTaskRequest { task_id, reason: String::new() }))
+    };
     assert!(remove(made.task_id.clone()).await.unwrap().into_inner().success);
     assert_eq!(remove(made.task_id).await.unwrap_err().code(), tonic::Code::NotFound);
     assert_eq!(remove(NodeId::new().to_string()).await.unwrap_err().code(), tonic::Code::NotFound);

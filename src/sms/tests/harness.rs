@@ -62,6 +62,8 @@ impl Registry {
         drop(self.client);
         self.stop.send(()).unwrap();
         self.running.await.unwrap();
+        // The last thread that knew the store gives its directory up.
+        until("the data directory is free again", || DataDir::open(&self.home).is_ok()).await;
     }
 
     pub fn url(&self, path: &str) -> String {

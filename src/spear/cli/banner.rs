@@ -1,11 +1,38 @@
 //! What a person sees when the program is ready.
 
-use std::fmt::Write as _;
+use std::{
+    fmt::Write as _,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+};
 
-use crate::compose::Running;
+use crate::{
+    compose::Running,
+    config::{Resolved, TokenSource},
+};
+
+/// What the banner says beside the addresses.
+#[derive(Clone, Debug, Default)]
+pub struct Extras {
+    /// Is Swagger served?
+    pub swagger: bool,
+    /// How a shell gets the token that the operator configured.
+    pub token: Option<String>,
+}
+
+impl Extras {
+    /// As the settings say.
+    pub fn of(resolved: &Resolved) -> Self {
+        let token = match &resolved.auth.token {
+            TokenSource::None => None,
+            TokenSource::Text(_) => Some("$SPEAR_TOKEN".to_owned()),
+            TokenSource::File(path) => Some(format!("$(cat {})", path.display())),
+        };
+        Self { swagger: resolved.sms.as_ref().is_some_and(|sms| sms.config.enable_swagger), token }
+    }
+}
 
 /// The addresses and the next thing to try, for a terminal.
-pub fn banner(running: &Running, swagger: bool) -> String {
+pub fn banner(running: &Running, extras: &Extras) -> String {
     let mut text = format!("\n  Spear {} is ready.\n\n", env!("CARGO_PKG_VERSION"));
     let mut line = |name: &str, rest: String| {
         writeln!(text, "    {name:<9} {rest}").expect("writing to a string cannot fail");
@@ -13,11 +40,11 @@ pub fn banner(running: &Running, swagger: bool) -> String {
     for (name, part) in [("registry", "sms"), ("agent", "spearlet")] {
         let (http, grpc) = (running.address(&format!("{part}/http")), running.address(&format!("{part}/grpc")));
         if let (Some(http), Some(grpc)) = (http, grpc) {
-            line(name, format!("REST http://{http}   gRPC {grpc}"));
+            line(name, format!("REST http://{}   gRPC {}", reachable(http), reachable(grpc)));
         }
     }
-    let registry = running.address("sms/http");
-    if let (Some(http), true) = (registry, swagger) {
+    let registry = running.address("sms/http").map(reachable);
+    if let (Some(http), true) = (registry, extras.swagger) {
         line("API", format!("http://{http}/swagger-ui/"));
     }
     if let Some(made) = &running.token {
@@ -29,10 +56,9 @@ pub fn banner(running: &Running, swagger: bool) -> String {
     }
     match registry {
         Some(http) => {
-            let bearer = match running.token {
-                Some(_) => " -H \"authorization: Bearer $TOKEN\"",
-                None => "",
-            };
+            let kept = running.token.as_ref().map(|made| format!("$(cat {})", made.path.display()));
+            let token = extras.token.clone().or(kept);
+            let bearer = token.map(|token| format!(" -H \"authorization: Bearer {token}\"")).unwrap_or_default();
             text.push_str("\n  Next, in another terminal:\n\n");
             text.push_str("    spear sample write hello\n");
             let upload = format!(
@@ -44,4 +70,14 @@ pub fn banner(running: &Running, swagger: bool) -> String {
         None => text.push_str("\n  Ctrl-C stops.\n\n"),
     }
     text
+}
+
+/// An address that can be typed: "everywhere" is here, too.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => Ipv6Addr::LOCALHOST.into(),
+        other => other,
+    };
+    SocketAddr::new(ip, address.port())
 }

@@ -17,7 +17,7 @@ use std::{collections::BTreeMap, ffi::OsString, process::ExitCode};
 
 use crate::stopped::Stopped;
 
-pub use banner::banner;
+pub use banner::{Extras, banner};
 
 const LONG_ABOUT: &str = "\
 Spear runs functions on your own machines: a registry (SMS) that keeps nodes, tasks and files, and agents
@@ -89,7 +89,7 @@ fn explain(error: &clap::Error) -> Result<(), Stopped> {
             let told =
                 lines.take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more information"));
             let told: Vec<&str> = told.map(|line| line.strip_prefix("error: ").unwrap_or(line)).collect();
-            Err(Stopped::usage(format!("{}; see `{}`", told.join("; "), help_for(&text))))
+            Err(Stopped::usage(format!("{}; see `{}`", told.join("; ").replace(":; ", ": "), help_for(&text))))
         }
     }
 }

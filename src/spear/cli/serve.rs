@@ -77,12 +77,12 @@ impl Serve {
             .map_err(|error| Stopped::failed(format!("the path of this program is not known: {error}")))?;
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
         let runtime = runtime.map_err(|error| Stopped::failed(format!("no threads: {error}")))?;
-        let swagger = resolved.sms.as_ref().is_some_and(|sms| sms.config.enable_swagger);
+        let extras = banner::Extras::of(&resolved);
         let ended = runtime.block_on(async {
             let signals = supervise::stop_signals().map_err(Stopped::failed)?;
             let ready = |running: &compose::Running| {
                 if terminal {
-                    output::hint(&banner(running, swagger));
+                    output::hint(&banner::banner(running, &extras));
                 }
             };
             Box::pin(compose::serve(resolved, program, supervise::stop_signal(signals), ready)).await

@@ -133,13 +133,17 @@ fn the_banner_names_addresses_and_the_next_step() {
     let running = crate::compose::Running {
         listeners: vec![
             ("sms/grpc", "127.0.0.1:50051".parse().unwrap()),
-            ("sms/http", "127.0.0.1:8080".parse().unwrap()),
+            ("sms/http", "0.0.0.0:8080".parse().unwrap()),
         ],
         token: None,
     };
-    let text = banner(&running, true);
+    let mut extras = Extras { swagger: true, token: None };
+    let text = banner(&running, &extras);
     for wanted in ["REST http://127.0.0.1:8080", "gRPC 127.0.0.1:50051", "/swagger-ui/", "spear sample write hello"] {
         assert!(text.contains(wanted), "{wanted}: {text}");
     }
-    assert!(!banner(&running, false).contains("swagger") && !text.contains("agent"), "{text}");
+    assert!(!text.contains("agent") && !text.contains("authorization"), "{text}");
+    extras = Extras { swagger: false, token: Some("$(cat t)".to_owned()) };
+    let text = banner(&running, &extras);
+    assert!(!text.contains("swagger") && text.contains("Bearer $(cat t)"), "{text}");
 }

@@ -30,7 +30,7 @@ impl Setting {
         }
         match key.kind.read(raw) {
             Ok(Read { value, text }) => Ok(Some(Self { value, text, origin })),
-            Err(wrong) => Err(Problem::at(origin, format!("{}: {wrong}", key.name))),
+            Err(wrong) => Err(Problem::at(origin, format!("{} {wrong}", key.name))),
         }
     }
 

@@ -65,7 +65,7 @@ pub struct Read {
 impl Kind {
     /// Reads a value; in the error, what would be right.
     pub fn read(self, raw: &Raw) -> Result<Read, String> {
-        self.try_read(raw).ok_or_else(|| format!("{}expected {}", shown(self, raw), self.expected()))
+        self.try_read(raw).ok_or_else(|| format!("{}; expected {}", shown(self, raw), self.expected()))
     }
 
     fn try_read(self, raw: &Raw) -> Option<Read> {
@@ -164,10 +164,10 @@ impl Read {
     }
 }
 
-/// `"x" is given; ` for an error message.
+/// `is "x"` for an error message.
 fn shown(kind: Kind, raw: &Raw) -> String {
     let given = match raw {
-        _ if kind == Kind::Secret => return String::new(),
+        _ if kind == Kind::Secret => return "is not right".to_owned(),
         Raw::Text(text) => format!("{text:?}"),
         Raw::Bare(text) => format!("{text:?}"),
         Raw::Integer(number) => number.to_string(),
@@ -175,7 +175,7 @@ fn shown(kind: Kind, raw: &Raw) -> String {
         Raw::Texts(texts) => format!("{texts:?}"),
         Raw::Other(word) => (*word).to_owned(),
     };
-    format!("{given} is not it: ")
+    format!("is {given}")
 }
 
 fn switch(word: &str) -> Option<bool> {

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::support::{Client, Daemon, serve};
+use crate::support::{Client, Daemon, channel, serve};
 use api::proto::sms::{ListNodesRequest, node_service_client::NodeServiceClient};
 
 #[tokio::test]
@@ -48,8 +48,7 @@ async fn any_other_bind_makes_and_keeps_a_token_and_wants_it_on_rest_grpc_and_ev
     }
     assert_eq!(client.get("/health").await.0, 200, "probes need no token");
 
-    let channel = tonic::transport::Endpoint::from_shared(format!("http://127.0.0.1:{}", daemon.address("sms/grpc").port()));
-    let channel = channel.unwrap().connect().await.unwrap();
+    let channel = channel((std::net::Ipv4Addr::LOCALHOST, daemon.address("sms/grpc").port()).into()).await;
     let refused = NodeServiceClient::new(channel.clone()).list_nodes(ListNodesRequest::default()).await.unwrap_err();
     assert_eq!(refused.code(), tonic::Code::Unauthenticated);
     let bearer = format!("Bearer {token}").parse::<tonic::metadata::MetadataValue<_>>().unwrap();

@@ -111,7 +111,8 @@ async fn head(client: &Client) -> (String, u64) {
         let piece = tokio::time::timeout(PATIENCE, events.next()).await.unwrap().unwrap().unwrap();
         text.push_str(&String::from_utf8_lossy(&piece));
         while let Some((event, rest)) = text.split_once("\n\n") {
-            let id = event.lines().find_map(|line| line.strip_prefix("id: ")).map(str::to_owned);
+            let bookmark = event.contains("event: bookmark");
+            let id = event.lines().filter(|_| !bookmark).find_map(|line| line.strip_prefix("id: ")).map(str::to_owned);
             let found = event.contains(probe);
             text = rest.to_owned();
             if let Some(id) = id {

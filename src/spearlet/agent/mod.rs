@@ -7,7 +7,7 @@
 //!      └── longer than reconnect_total_timeout: Away (not ready; or the process ends, if so configured)
 //!   follow: cursor ──► watch ──► one local commit {inbox, cursor} ──► executor
 //! ```
-//! Only the presence task changes the [`Link`]; everything else reads it.
+//! Only the presence task changes the `Link`; everything else reads it.
 
 pub(crate) mod connect;
 pub(crate) mod cursor;

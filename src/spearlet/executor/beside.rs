@@ -60,7 +60,7 @@ impl Executor {
         mut told: watch::Receiver<Option<Progress>>,
     ) -> Infallible {
         let Ok(registry) = self.registry() else { return pending().await };
-        let mut tries = 0;
+        let (mut tries, mut told_before) = (0, false);
         tokio::time::sleep(TELL_DELAY).await;
         loop {
             let progress = told.borrow_and_update().clone();
@@ -77,12 +77,16 @@ impl Executor {
                     continue;
                 }
             }
+            // Only what takes longer than a beat is worth a line.
             if let Some(Progress { phase, done_bytes, total_bytes }) = progress
+                && told_before
                 && done_bytes > 0
+                && total_bytes != Some(done_bytes)
             {
                 let of = total_bytes.map(|total| format!(" of {total}")).unwrap_or_default();
                 sink.system("info", format!("{phase}: {done_bytes}{of} bytes"));
             }
+            told_before = true;
             tokio::time::sleep(TELL_PACE).await;
             if told.changed().await.is_err() {
                 return pending().await;
