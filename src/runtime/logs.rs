@@ -1,8 +1,8 @@
 //! From a guest's output to numbered log lines.
 //!
 //! A guest's thread writes bytes into a [`LogSink`]; it never waits. The executor drains lines from the
-//! [`LogBuffer`] behind it. The buffer keeps no more than a bound per stream and execution: what is over it is
-//! counted, and the count becomes the last line.
+//! [`LogBuffer`] behind it. The buffer keeps no more than a bound per stream and execution, in bytes and in lines:
+//! what is over it is counted, and the count becomes the last line.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 use tokio::sync::Notify;
@@ -10,12 +10,32 @@ use types::{Clock, LogLine, LogStream};
 
 /// Longest line kept whole; a longer one is continued in the next.
 const MOST_LINE: usize = 16 * 1024;
+/// What a line costs beside its bytes: short lines fill the bound too, not only long ones.
+const LINE_COST: usize = 64;
 
 #[derive(Default)]
 struct Stream {
     partial: Vec<u8>,
     kept: usize,
+    lines: usize,
     dropped: u64,
+}
+
+impl Stream {
+    /// Takes what there is room for, in bytes and in lines; the rest is counted.
+    fn admit<'a>(&mut self, bytes: &'a [u8], most: usize) -> &'a [u8] {
+        // What follows a cut would continue the wrong line.
+        let room = if self.dropped > 0 { 0 } else { most.saturating_sub(self.kept) };
+        let lines = (most / LINE_COST).max(1).saturating_sub(self.lines);
+        let ends = bytes.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at + 1);
+        let end = ends.take(lines.saturating_add(1)).enumerate().find(|(line, _)| *line == lines);
+        let taken = end.map_or(bytes.len(), |(_, end)| end - 1).min(room);
+        let kept = bytes.get(..taken).unwrap_or_default();
+        self.dropped += (bytes.len() - kept.len()) as u64;
+        self.kept += kept.len();
+        self.lines += kept.iter().filter(|byte| **byte == b'\n').count();
+        kept
+    }
 }
 
 #[derive(Default)]
@@ -77,18 +97,13 @@ impl LogBuffer {
 
 impl LogSink {
     /// Bytes of a guest's stream; whole lines become log lines at once.
-    pub fn write(&self, stream: LogStream, mut bytes: &[u8]) {
+    pub fn write(&self, stream: LogStream, bytes: &[u8]) {
         let mut state = self.0.lock();
         let source = match stream {
             LogStream::Stdout => &mut state.stdout,
             LogStream::Stderr | LogStream::System => &mut state.stderr,
         };
-        let room = self.0.most_per_stream.saturating_sub(source.kept);
-        if bytes.len() > room {
-            source.dropped += (bytes.len() - room) as u64;
-            bytes = &bytes[..room];
-        }
-        source.kept += bytes.len();
+        let bytes = source.admit(bytes, self.0.most_per_stream);
         let mut ready = Vec::new();
         for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
             let ended = piece.last() == Some(&b'\n');

@@ -62,3 +62,15 @@ async fn what_is_over_the_limit_is_cut_and_counted() {
     assert_eq!(lines[0].message, "0123456789");
     assert_eq!(lines[1].message, "stderr: 4 more bytes were not kept (limit 10)");
 }
+
+#[tokio::test]
+async fn a_flood_of_empty_lines_is_bounded_too() {
+    let (sink, buffer) = buffer(6400);
+    for _ in 0..100 {
+        sink.write(LogStream::Stdout, &[b'\n'; 100]);
+    }
+    sink.close();
+    let lines = buffer.next().await;
+    assert_eq!(lines.len(), 101, "one line for every 64 bytes of the limit, and the one that counts the rest");
+    assert_eq!(lines[100].message, "stdout: 9900 more bytes were not kept (limit 6400)");
+}

@@ -46,6 +46,9 @@ fn fresh() -> Execution {
 }
 
 proptest! {
+    // A file of failures would lie beside the crates and count as one of them.
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
     /// Any order of events: nothing leaves a terminal status but a late report leaves `lost`, an assignment
     /// exists exactly while the execution is open and has a node, and the attempt never goes back.
     #[test]

@@ -12,6 +12,7 @@ mod boundaries;
 mod corruption;
 mod first_five_minutes;
 mod hostile;
+mod in_process;
 mod kill;
 mod lifecycle;
 mod outage;
