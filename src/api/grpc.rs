@@ -52,9 +52,7 @@ fn call<T>(message: T) -> tonic::Request<T> {
     request
 }
 
-async fn answer<T>(
-    call: impl Future<Output = Result<tonic::Response<T>, tonic::Status>>,
-) -> Result<T, Fault> {
+async fn answer<T>(call: impl Future<Output = Result<tonic::Response<T>, tonic::Status>>) -> Result<T, Fault> {
     // The deadline sent with the request binds the server; this one binds a server that is silent.
     match tokio::time::timeout(CALL, call).await {
         Ok(Ok(response)) => Ok(response.into_inner()),

@@ -1,11 +1,7 @@
 //! Readers of changes.
 
 use bytes::Bytes;
-use std::{
-    collections::VecDeque,
-    marker::PhantomData,
-    sync::Arc,
-};
+use std::{collections::VecDeque, marker::PhantomData, sync::Arc};
 use store::{Keyed, Rev};
 
 use crate::{

@@ -19,7 +19,7 @@ mod tail;
 
 pub use changes::{Changes, Delivery, From, RawChange, RawChanges, RawDelivery};
 pub use mirror::Mirror;
-pub use signal::{Signal, Signals, Signalled};
+pub use signal::{Signal, Signalled, Signals};
 pub use tail::Bus;
 
 /// The bus has stopped, or the store below it failed.

@@ -64,10 +64,7 @@ pub(crate) enum Read {
 
 impl Ring {
     pub(crate) fn new(floor: Rev) -> Self {
-        Self {
-            state: Mutex::new(State { events: VecDeque::new(), bytes: 0, floor }),
-            changed: Notify::new(),
-        }
+        Self { state: Mutex::new(State { events: VecDeque::new(), bytes: 0, floor }), changed: Notify::new() }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -37,12 +37,8 @@ impl Bus {
     pub fn start(store: &Store, scope: &Scope) -> Self {
         let now = *store.head().borrow();
         let (sender, tail) = watch::channel(now);
-        let inner = Arc::new(Inner {
-            store: store.clone(),
-            tail,
-            rings: Mutex::default(),
-            exchange: Exchange::default(),
-        });
+        let inner =
+            Arc::new(Inner { store: store.clone(), tail, rings: Mutex::default(), exchange: Exchange::default() });
         let (follow, sender) = (inner.clone(), Arc::new(Mutex::new(Some(sender))));
         scope.spawn("tail", OnError::StopProcess, move |stop| {
             let (inner, sender) = (follow.clone(), sender.clone());

@@ -136,7 +136,8 @@ async fn readers_that_join_at_any_moment_miss_nothing() {
 async fn a_mirror_shows_what_was_written_once_it_reached_it() {
     let rig = rig();
     rig.put("before", 1).await;
-    let mirror = rig.bus.mirror::<Thing, u64>(&rig.supervisor.scope(Phase::Work, "test"), |thing| thing.size).await.unwrap();
+    let mirror =
+        rig.bus.mirror::<Thing, u64>(&rig.supervisor.scope(Phase::Work, "test"), |thing| thing.size).await.unwrap();
     let rev = rig.put("after", 2).await;
     mirror.reached(rev).await;
     assert_eq!(*mirror.read(), BTreeMap::from([("before".to_owned(), 1), ("after".to_owned(), 2)]));

@@ -36,7 +36,12 @@ struct Bench<'a> {
 }
 
 impl Bench<'_> {
-    async fn call(&self, name: &str, program: &[u8], change: impl FnOnce(&mut Invocation)) -> Result<Outcome, InvokeError> {
+    async fn call(
+        &self,
+        name: &str,
+        program: &[u8],
+        change: impl FnOnce(&mut Invocation),
+    ) -> Result<Outcome, InvokeError> {
         let path = self.dir.join(name);
         std::fs::write(&path, program).expect("the suite can write its directory");
         let limits = Limits { stdout_bytes: LIMIT_STDOUT, ..Limits::default() };

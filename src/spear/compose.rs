@@ -5,8 +5,8 @@
 //! ```
 //! With both roles in one process the agent gets the registry as an object; alone, a gRPC client of the same trait.
 
-use runtime::Runtimes;
 use net::{Access, Listener, ServeOptions, Sockets, Token, readiness::Readiness};
+use runtime::Runtimes;
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use store::{DataDir, Store};
 use supervise::{OnError, Phase, Scope, Supervisor};

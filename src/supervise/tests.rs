@@ -39,7 +39,8 @@ async fn a_failed_task_is_started_again_even_after_a_panic() {
     let (counter, mut done) = (tries.clone(), Some(done));
     let policy = OnError::Restart { first: Duration::from_millis(1), most: Duration::from_millis(2) };
     supervisor.scope(Phase::Work, "test").spawn("flaky", policy, move |_| {
-        let (tries, done) = (counter.fetch_add(1, Ordering::SeqCst), done.take_if(|_| counter.load(Ordering::SeqCst) > 2));
+        let (tries, done) =
+            (counter.fetch_add(1, Ordering::SeqCst), done.take_if(|_| counter.load(Ordering::SeqCst) > 2));
         async move {
             match tries {
                 0 => Err("first".into()),

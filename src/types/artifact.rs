@@ -46,7 +46,9 @@ impl ArtifactUri {
                     Some((host, id)) => (Some(host), id),
                 };
                 if let Some(host) = host
-                    && (host.is_empty() || host.contains(['/', '@', '?', '#', '\\']) || host.contains(char::is_whitespace))
+                    && (host.is_empty()
+                        || host.contains(['/', '@', '?', '#', '\\'])
+                        || host.contains(char::is_whitespace))
                 {
                     return wrong(format!("{:?} is not host:port", clip(host)));
                 }

@@ -77,7 +77,10 @@ async fn an_agent_presents_the_token_and_the_way_out_must_be_said_in_so_many_wor
     let mut args = crate::remote::agent(&sms);
     args.extend(["--token-file".to_owned(), token]);
     let _agent = Daemon::start_with(agent_dir.path(), args);
-    let nodes = client.http.get(format!("{}/api/v1/nodes", client.base)).bearer_auth("a-shared-secret-of-some-length-0123456789");
+    let nodes = client
+        .http
+        .get(format!("{}/api/v1/nodes", client.base))
+        .bearer_auth("a-shared-secret-of-some-length-0123456789");
     let (_, nodes) = client.send(nodes).await;
     assert_eq!(nodes["nodes"].as_array().map(Vec::len), Some(1), "{nodes}");
     assert_eq!(nodes["nodes"][0]["status"], json!("online"));
@@ -87,5 +90,8 @@ async fn an_agent_presents_the_token_and_the_way_out_must_be_said_in_so_many_wor
     args.push("--insecure-no-auth".to_owned());
     let open = Daemon::start_with(open_dir.path(), args);
     assert!(open.log().contains("insecure"), "an open door is said aloud:\n{}", open.log());
-    assert_eq!(Client::new(&format!("http://127.0.0.1:{}", open.address("sms/http").port())).get("/api/v1/nodes").await.0, 200);
+    assert_eq!(
+        Client::new(&format!("http://127.0.0.1:{}", open.address("sms/http").port())).get("/api/v1/nodes").await.0,
+        200
+    );
 }

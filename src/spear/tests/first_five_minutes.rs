@@ -14,7 +14,8 @@ async fn a_task_made_with_the_seeds_curl_line_runs_its_wasm_and_reports_result_a
     let dir = tempfile::tempdir().unwrap();
     let daemon = Daemon::start(dir.path(), "all");
     let client = Client::new(&daemon.sms());
-    let nodes = client.until("/api/v1/nodes", |nodes| nodes["nodes"].as_array().is_some_and(|all| !all.is_empty())).await;
+    let nodes =
+        client.until("/api/v1/nodes", |nodes| nodes["nodes"].as_array().is_some_and(|all| !all.is_empty())).await;
     let node = nodes["nodes"][0]["uuid"].as_str().unwrap().to_owned();
     let uri = client.upload("hello.wasm", sample("hello")).await;
     assert!(uri.starts_with("sms+file://"));
@@ -53,7 +54,8 @@ async fn a_task_is_run_again_with_an_input_and_a_synchronous_answer_over_rest_an
     let (status, answer) = client.post(&run, json!({"mode": "sync", "input": "ping\n"})).await;
     assert_eq!((status, &answer["status"]), (200, &json!("completed")), "{answer}");
     assert_eq!(answer["result"]["text"], json!("ping\n"), "{answer}");
-    let response = client.http.post(format!("{}{run}", client.base)).json(&json!({"mode": "async"})).send().await.unwrap();
+    let response =
+        client.http.post(format!("{}{run}", client.base)).json(&json!({"mode": "async"})).send().await.unwrap();
     assert_eq!(response.status(), 202);
     let location = response.headers()["location"].to_str().unwrap().to_owned();
     let ended = client.until(&location, |answer| answer["status"] == json!("completed")).await;

@@ -4,6 +4,9 @@ use serde_json::{Value, json};
 
 use crate::support::{Client, Daemon, guest, sample};
 
+/// Name, module, settings of its task, status and reasons it may end with.
+type Case = (&'static str, Vec<u8>, Value, &'static str, &'static [&'static str]);
+
 async fn run(client: &Client, name: &str, module: Vec<u8>, config: Value) -> Value {
     let uri = client.upload(name, module).await;
     let (_, execution) = client.task(name, &uri, json!({"config": config})).await;
@@ -26,7 +29,7 @@ async fn each_hostile_guest_ends_with_its_reason_and_the_node_goes_on() {
         (0..20_000).map(|n| format!("(local.set {n} (i32.load (i32.const {n})))")).collect::<String>()
             + &(0..20_000).map(|n| format!("(i32.store (i32.const {n}) (local.get {n}))")).collect::<String>(),
     );
-    let cases: Vec<(&str, Vec<u8>, Value, &str, &[&str])> = vec![
+    let cases: [Case; 8] = [
         ("trap", start("unreachable"), json!({}), "failed", &["trap"]),
         ("loop", start("(loop (br 0))"), short.clone(), "timeout", &["deadline"]),
         (

@@ -46,7 +46,7 @@ async fn write(client: &Client, load: &Load, writer: u64) -> Result<(), reqwest:
                 let answer: Value = client.http.post(url("/api/v1/tasks")).json(&body).send().await?.json().await?;
                 let task = answer["task_id"].as_str().unwrap().to_owned();
                 load.acknowledged.lock().unwrap().tasks.insert(task.clone());
-                if round % 7 == 0 {
+                if round.is_multiple_of(7) {
                     // Until the answer is here, both states are allowed.
                     load.acknowledged.lock().unwrap().tasks.remove(&task);
                     let answer = client.http.delete(url(&format!("/api/v1/tasks/{task}"))).send().await?;
@@ -146,7 +146,8 @@ async fn thirty_kills_under_sixteen_writers_lose_nothing_and_reuse_no_revision()
             assert!(rev > old_rev, "revision {rev} after {old_rev} was acknowledged");
         }
         if cycle % 5 == 4 {
-            verify(&client, &load.acknowledged.lock().unwrap().clone()).await;
+            let known = load.acknowledged.lock().unwrap().clone();
+            verify(&client, &known).await;
         }
         let from = load.writes.load(Ordering::Relaxed);
         let writers: Vec<_> = (0..16)
@@ -167,7 +168,8 @@ async fn thirty_kills_under_sixteen_writers_lose_nothing_and_reuse_no_revision()
         if cycle % 3 == 2 {
             // Once more while it recovers.
             let args = crate::support::serve("sms");
-            let mut child = crate::support::spear(dir.path()).args(args).stderr(std::process::Stdio::null()).spawn().unwrap();
+            let mut child =
+                crate::support::spear(dir.path()).args(args).stderr(std::process::Stdio::null()).spawn().unwrap();
             tokio::time::sleep(Duration::from_millis(1 + cycle * 3)).await;
             child.kill().unwrap();
             child.wait().unwrap();

@@ -78,7 +78,8 @@ async fn everything_is_there_after_a_restart() {
     let uri = client.upload("hello.wasm", crate::support::sample("hello")).await;
     let (task, execution) = client.task("hello", &uri, json!({})).await;
     let before = client.ended(&execution).await;
-    let log = client.until(&format!("/api/v1/executions/{execution}/logs"), |log| log["completed"] == json!(true)).await;
+    let log =
+        client.until(&format!("/api/v1/executions/{execution}/logs"), |log| log["completed"] == json!(true)).await;
     let node = client.get("/api/v1/nodes").await.1["nodes"][0]["uuid"].clone();
     daemon.kill();
     let daemon = Daemon::start(dir.path(), "all");

@@ -53,7 +53,11 @@ async fn result_and_log_of_a_run_survive_an_outage_of_the_registry() {
     let sms = Daemon::start_with(sms_dir.path(), args);
     let client = Client::new(&sms.sms());
     let ended = client.ended(&execution).await;
-    assert_eq!((&ended["status"], &ended["result"]["text"]), (&json!("completed"), &json!("before\nafter\n")), "{ended}");
+    assert_eq!(
+        (&ended["status"], &ended["result"]["text"]),
+        (&json!("completed"), &json!("before\nafter\n")),
+        "{ended}"
+    );
     let log = client.until(&format!("{path}/logs"), |log| log["completed"] == json!(true)).await;
     let stdout: Vec<_> = log["lines"].as_array().unwrap().iter().filter(|line| line["stream"] == "stdout").collect();
     assert_eq!((&stdout[0]["message"], &stdout[1]["message"], stdout.len()), (&json!("before"), &json!("after"), 2));

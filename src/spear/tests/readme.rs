@@ -86,8 +86,9 @@ fn the_five_minutes_of_the_readme_do_what_it_says() {
         rest = after;
     }
     let [written, uploaded, created, watched, again, events] = parts[..] else { panic!("{parts:?}") };
-    let has =
-        |part: &str, facts: &[&str]| facts.iter().all(|fact| part.contains(fact)).then_some(()).ok_or(part.to_owned());
+    let has = |part: &str, facts: &[&str]| {
+        facts.iter().all(|fact| part.contains(fact)).then_some(()).ok_or_else(|| part.to_owned())
+    };
 
     assert!(dir.path().join("hello.wasm").exists());
     has(written, &["hello ", "echo ", "hello.wasm"]).unwrap();

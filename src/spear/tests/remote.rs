@@ -29,7 +29,9 @@ async fn a_task_runs_on_an_agent_in_another_process() {
     let cursor = dir.path().join(format!("data/spearlet/task_events_cursor_{node}.json"));
     let cursor: u64 = std::fs::read_to_string(cursor).unwrap().trim().parse().unwrap();
     assert!(cursor > 0);
-    let resource = client.until(&format!("/api/v1/nodes/{node}/resource"), |answer| answer["total_memory_bytes"].is_number()).await;
+    let resource = client
+        .until(&format!("/api/v1/nodes/{node}/resource"), |answer| answer["total_memory_bytes"].is_number())
+        .await;
     assert!(resource["total_memory_bytes"].as_i64().unwrap() > 0 && resource["total_disk_bytes"].as_i64().unwrap() > 0);
 }
 
@@ -50,7 +52,8 @@ async fn an_agent_without_a_registry_stands_alone() {
     let agent = Daemon::start(dir.path(), "spearlet");
     let client = Client::new(&format!("http://{}", agent.address("spearlet/http")));
     assert_eq!(client.get("/health").await.1["service"], json!("spearlet"));
-    let (status, _) = client.send(client.http.put(format!("{}/objects/k", client.base)).json(&json!({"value": "aGk="}))).await;
+    let (status, _) =
+        client.send(client.http.put(format!("{}/objects/k", client.base)).json(&json!({"value": "aGk="}))).await;
     assert_eq!(status, 200);
     assert_eq!(client.get("/objects/k").await.1["value"], json!("aGk="));
 }
