@@ -190,19 +190,31 @@ async fn a_task_without_an_executable_is_told_to_its_node_until_it_is_removed() 
     assert!(rig.work(node).await.is_empty());
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_run_and_a_removal_at_once_leave_nothing_running() {
-    let rig = rig().await;
+    let rig = std::sync::Arc::new(rig().await);
     rig.node("wasm").await;
-    for _ in 0..40 {
+    let store = rig.sms.bus.store();
+    for _ in 0..60 {
         let (task, _) = rig.task("t").await;
-        let run = crate::executions::NewRun::default();
-        let (ran, removed) = tokio::join!(rig.sms.executions.run(task, &run), rig.sms.tasks.remove(task, ""));
-        removed.unwrap();
-        rig.sms.executions.cancel_abandoned().await.unwrap();
-        match ran {
-            Ok(execution) => assert!(rig.execution(execution.id).await.cancel_requested),
-            Err(fault) => assert_eq!(fault.code, "TASK_NOT_FOUND"),
+        let mut changes = rig.sms.bus.changes::<types::Task>(bus::From::After(rig.sms.bus.head()));
+        let runs = (0..4).map(|_| {
+            let rig = rig.clone();
+            tokio::spawn(async move { rig.sms.executions.run(task, &crate::executions::NewRun::default()).await })
+        });
+        let runs: Vec<_> = runs.collect();
+        rig.sms.tasks.remove(task, "").await.unwrap();
+        let bus::Delivery::Gone { rev: removed, .. } = changes.next().await.unwrap() else { panic!("it was removed") };
+        for run in runs {
+            match run.await.unwrap() {
+                Ok(execution) => {
+                    let record = store.get(&format!("execution/{}", execution.id)).await.unwrap().unwrap();
+                    assert!(record.created < removed, "made at {} of a task removed at {removed}", record.created);
+                    rig.sms.executions.cancel_abandoned().await.unwrap();
+                    assert!(rig.execution(execution.id).await.cancel_requested);
+                }
+                Err(fault) => assert_eq!(fault.code, "TASK_NOT_FOUND"),
+            }
         }
     }
 }

@@ -40,7 +40,7 @@ async fn serve_runs_a_task_on_port_0_and_returns_when_it_is_told_to() {
     let run = format!("/api/v1/tasks/{task}/executions");
     let (_, answer) = client.post(&run, json!({"mode": "sync", "input": "in process"})).await;
     assert_eq!(answer["result"]["text"], json!("in process"), "{answer}");
-    assert_eq!(client.get("/readyz").await.0, 200);
+    client.until("/readyz", |answer| answer == &json!("ok\n")).await;
     stop.send(()).unwrap();
     served.await.unwrap().unwrap();
     assert!(client.http.get(format!("{}/livez", client.base)).send().await.is_err(), "nobody listens any more");
