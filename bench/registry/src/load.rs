@@ -57,8 +57,13 @@ async fn answer(stream: &mut TcpStream, buffer: &mut Vec<u8>, status: u16) -> Re
         ensure!(stream.read_buf(buffer).await? > 0, "the server closed the connection");
         let Some(head) = buffer.windows(4).position(|window| window == b"\r\n\r\n") else { continue };
         let text = std::str::from_utf8(&buffer[..head])?.to_ascii_lowercase();
-        ensure!(text.starts_with(&format!("http/1.1 {status}")), "answered {}", text.lines().next().unwrap_or_default());
-        let length = text.lines().find_map(|line| line.strip_prefix("content-length: ")).context("no content-length")?;
+        ensure!(
+            text.starts_with(&format!("http/1.1 {status}")),
+            "answered {}",
+            text.lines().next().unwrap_or_default()
+        );
+        let length =
+            text.lines().find_map(|line| line.strip_prefix("content-length: ")).context("no content-length")?;
         let whole = head + 4 + length.trim().parse::<usize>()?;
         while buffer.len() < whole {
             ensure!(stream.read_buf(buffer).await? > 0, "the server closed the connection");

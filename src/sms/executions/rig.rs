@@ -201,13 +201,15 @@ pub(crate) fn report(id: ExecutionId, node: NodeId, attempt: u32, status: Execut
 pub(crate) async fn next_work(
     events: &mut futures_util::stream::BoxStream<'static, Result<AssignmentEvent, types::Fault>>,
 ) -> AssignmentEvent {
-    loop {
-        let next = tokio::time::timeout(Duration::from_secs(20), events.next()).await.expect("an event comes");
-        match next.expect("the stream goes on").unwrap() {
-            AssignmentEvent::Idle { .. } => {}
-            event => return event,
+    let work = async {
+        loop {
+            match events.next().await.expect("the stream goes on").unwrap() {
+                AssignmentEvent::Idle { .. } => {}
+                event => return event,
+            }
         }
-    }
+    };
+    tokio::time::timeout(Duration::from_secs(20), work).await.expect("an event comes")
 }
 
 pub(crate) fn cursor(rig: &Rig, rev: u64) -> Cursor {
