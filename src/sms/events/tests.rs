@@ -171,9 +171,16 @@ async fn streams_end_when_the_process_stops() {
     let node = rig.node("wasm").await;
     let mut events = open(&rig, "", None).await.unwrap();
     let mut work = rig.control.watch_work(node, cursor(&rig, 0)).await.unwrap();
-    rig.supervisor.clone().run(async {}).await.unwrap();
-    while events.next().await.is_some() {}
-    while work.next().await.is_some() {}
+    let mut tasks = subscribe(&rig, &node.to_string(), 0, None).await.unwrap().into_inner();
+    // What the process does first; the bus goes on meanwhile.
+    rig.sms.stopping.cancel();
+    let ends = async {
+        while events.next().await.is_some() {}
+        while work.next().await.is_some() {}
+        while tasks.next().await.is_some() {}
+    };
+    tokio::time::timeout(Duration::from_secs(20), ends).await.expect("all three end");
+    rig.node("wasm").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
