@@ -10,6 +10,7 @@
 mod access;
 mod boundaries;
 mod corruption;
+mod documents;
 mod first_five_minutes;
 mod hostile;
 mod in_process;
