@@ -1,6 +1,6 @@
 //! Settings of the agent, all under `[spearlet]`. Names, variables and flags are the seed's where it has them.
 
-use super::{Key, Kind, Side, common_log, key, registry::NO_TLS};
+use super::{Key, Kind, Side, key, log, registry::NO_TLS};
 
 const fn agent(name: &'static str, kind: Kind, default: &'static str, doc: &'static str) -> Key {
     key(Side::Agent, name, kind, default, doc)
@@ -150,7 +150,7 @@ const STORAGE: &[Key] = &[
         .variable(&["SPEARLET_STORAGE_COMPRESSION_ENABLED"]),
     agent(
         "spearlet.logging.level",
-        common_log::LEVEL,
+        log::LEVEL,
         "info",
         "How much is logged when the agent runs alone; in role all [log] decides.",
     )
@@ -158,7 +158,7 @@ const STORAGE: &[Key] = &[
     .variable(&["SPEARLET_LOG_LEVEL"])
     .flag("spearlet-log-level")
     .alone("log-level"),
-    agent("spearlet.logging.format", common_log::FORMAT, "auto", "auto is pretty on a terminal and json elsewhere.")
+    agent("spearlet.logging.format", log::FORMAT, "auto", "auto is pretty on a terminal and json elsewhere.")
         .aliases(&["spearlet.log.format"])
         .variable(&["SPEARLET_LOG_FORMAT"])
         .flag("spearlet-log-format")

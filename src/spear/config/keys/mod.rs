@@ -2,7 +2,7 @@
 //! `spear config print` and `config.example.toml` are all made from it.
 
 mod agent;
-mod common;
+mod process;
 mod registry;
 
 use std::sync::LazyLock;
@@ -10,7 +10,7 @@ use std::sync::LazyLock;
 pub use super::value::Kind;
 
 /// Kinds that the log settings of both parts share.
-mod common_log {
+mod log {
     use super::Kind;
 
     pub(super) const LEVEL: Kind = Kind::Choice(&["trace", "debug", "info", "warn", "error", "off"]);
@@ -140,7 +140,7 @@ impl Key {
 /// All settings, the registry's first.
 pub fn all() -> &'static [Key] {
     static ALL: LazyLock<Vec<Key>> = LazyLock::new(|| {
-        [common::KEYS, registry::KEYS].into_iter().chain(agent::KEYS.iter().copied()).flatten().copied().collect()
+        [process::KEYS, registry::KEYS].into_iter().chain(agent::KEYS.iter().copied()).flatten().copied().collect()
     });
     &ALL
 }

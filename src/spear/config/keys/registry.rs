@@ -114,14 +114,14 @@ pub(super) const KEYS: &[Key] = &[
         .flag("db-pool-size"),
     registry(
         "log.level",
-        super::common_log::LEVEL,
+        super::log::LEVEL,
         "info",
         "How much is logged. RUST_LOG, where set, says it in more detail and wins.",
     )
     .aliases(&["logging.level"])
     .variable(&["SMS_LOG_LEVEL"])
     .flag("log-level"),
-    registry("log.format", super::common_log::FORMAT, "auto", "auto is pretty on a terminal and json elsewhere.")
+    registry("log.format", super::log::FORMAT, "auto", "auto is pretty on a terminal and json elsewhere.")
         .aliases(&["logging.format"])
         .variable(&["SMS_LOG_FORMAT"])
         .flag("log-format"),

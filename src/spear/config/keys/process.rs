@@ -2,14 +2,14 @@
 
 use super::{Key, Kind, Side, key};
 
-const fn common(name: &'static str, kind: Kind, default: &'static str, doc: &'static str) -> Key {
+const fn process(name: &'static str, kind: Kind, default: &'static str, doc: &'static str) -> Key {
     key(Side::Process, name, kind, default, doc)
 }
 
 pub(super) const KEYS: &[Key] = &[
-    common("auth.token", Kind::Secret, "", "The token that every listener wants; better kept in a file.")
+    process("auth.token", Kind::Secret, "", "The token that every listener wants; better kept in a file.")
         .variable(&["SPEAR_TOKEN"]),
-    common(
+    process(
         "auth.token_file",
         Kind::Path,
         "",
@@ -18,7 +18,7 @@ pub(super) const KEYS: &[Key] = &[
     )
     .variable(&["SPEAR_TOKEN_FILE"])
     .flag("token-file"),
-    common(
+    process(
         "auth.insecure_no_auth",
         Kind::Switch,
         "false",
@@ -26,14 +26,14 @@ pub(super) const KEYS: &[Key] = &[
     )
     .variable(&["SPEAR_INSECURE_NO_AUTH"])
     .flag("insecure-no-auth"),
-    common(
+    process(
         "auth.allowed_hosts",
         Kind::List,
         "",
         "Names under which the listeners are reached besides their own, for a reverse proxy: `host` or `host:port`.",
     )
     .variable(&["SPEAR_ALLOWED_HOSTS"]),
-    common(
+    process(
         "shutdown.timeout",
         Kind::Seconds(1, 3600),
         "20",
