@@ -16,17 +16,15 @@ pub async fn stop_signal((mut terminate, mut interrupt): (Signal, Signal)) {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
-    // On a thread of its own, so that it works even when the runtime no longer does.
+    // On a thread of its own, so that it works even when the runtime no longer does; with the streams that caught
+    // the first signal, so that none is missed between the two.
     let waiter = std::thread::Builder::new().name("second-signal".to_owned());
     let spawned = waiter.spawn(move || {
         let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
         let code = runtime.block_on(async {
-            match stop_signals() {
-                Ok((mut terminate, mut interrupt)) => tokio::select! {
-                    _ = terminate.recv() => 143,
-                    _ = interrupt.recv() => 130,
-                },
-                Err(_) => std::future::pending().await,
+            tokio::select! {
+                _ = terminate.recv() => 143,
+                _ = interrupt.recv() => 130,
             }
         });
         std::process::exit(code);
