@@ -29,6 +29,7 @@ pub mod openapi;
 pub mod problem;
 pub mod range;
 pub mod readiness;
+pub mod rest;
 pub mod serve;
 pub mod sse;
 pub mod token;
@@ -47,6 +48,7 @@ pub use listener::{BindError, Listener, Sockets};
 pub use problem::Problem;
 pub use range::RangeRequest;
 pub use readiness::{Check, Readiness};
+pub use rest::Rest;
 pub use serve::{ServeOptions, serve};
 pub use token::{Token, TokenError};
 

@@ -1,0 +1,1 @@
+//! What the process measures of itself, for people who watch it.
