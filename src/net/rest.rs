@@ -77,7 +77,8 @@ impl Rest {
     /// `GET path` as JSON. `path` begins with a slash and may have a query.
     ///
     /// # Errors
-    /// The server's problem as it says it; or it cannot be reached (`UNAVAILABLE`).
+    /// The server's problem as it says it; it cannot be reached (`UNREACHABLE`) or is slow (`TIMEOUT`); what it says
+    /// is not JSON of this form (`UNEXPECTED_ANSWER`).
     pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Fault> {
         self.json(Method::GET, path, None::<&()>).await
     }
@@ -97,9 +98,7 @@ impl Rest {
             request = request.json(body);
         }
         let bytes = self.read(self.send(request).await?).await?;
-        serde_json::from_slice(&bytes).map_err(|error| {
-            Fault::internal(format!("{} answers something else than expected: {error}", self.address()))
-        })
+        self.parsed(&bytes)
     }
 
     /// Sends bytes as they come, with headers, and reads the answer as JSON. `total` is told as the length.
@@ -121,9 +120,7 @@ impl Rest {
             request = request.header(*name, value);
         }
         let bytes = self.read(self.send(request).await?).await?;
-        serde_json::from_slice(&bytes).map_err(|error| {
-            Fault::internal(format!("{} answers something else than expected: {error}", self.address()))
-        })
+        self.parsed(&bytes)
     }
 
     /// `GET path` as bytes.
@@ -189,11 +186,21 @@ impl Rest {
         while let Some(chunk) = stream.next().await {
             let chunk = chunk.map_err(|error| self.unreachable(&error))?;
             if bytes.len() + chunk.len() > MOST_JSON {
-                return Err(Fault::internal(format!("the answer of {} is longer than {MOST_JSON} bytes", self.address())));
+                return Err(Fault::internal(format!(
+                    "the answer of {} is longer than {MOST_JSON} bytes",
+                    self.address()
+                )));
             }
             bytes.extend_from_slice(&chunk);
         }
         Ok(bytes)
+    }
+
+    fn parsed<T: DeserializeOwned>(&self, bytes: &[u8]) -> Result<T, Fault> {
+        serde_json::from_slice(bytes).map_err(|error| {
+            let text = format!("{} answers something else than expected: {error}", self.address());
+            Fault::new(ErrorKind::Internal, "UNEXPECTED_ANSWER", text)
+        })
     }
 
     fn unreachable(&self, error: &reqwest::Error) -> Fault {
@@ -204,7 +211,7 @@ impl Rest {
         if error.is_timeout() {
             return Fault::new(ErrorKind::Deadline, "TIMEOUT", format!("{} does not answer in time", self.address()));
         }
-        Fault::unavailable(format!("{} cannot be reached: {cause}", self.address()))
+        Fault::new(ErrorKind::Unavailable, "UNREACHABLE", format!("{} cannot be reached: {cause}", self.address()))
     }
 
     /// What a refusal says; a proxy in between may say it in its own words.

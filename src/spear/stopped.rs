@@ -7,9 +7,11 @@ use types::{ErrorKind, Fault};
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct Stopped {
-    /// 1 a part failed, 2 usage or configuration, 74 the disk failed, 75 in use or try again.
+    /// 1 something failed, 2 usage or configuration, 3 not found, 4 not allowed in, 5 the thing is in another state,
+    /// 69 unavailable, 74 the disk failed, 75 in use or try again, 124 time ran out, 130 interrupted; what a guest
+    /// ended with, where a command says so.
     pub code: u8,
-    /// One line: what happened and what to do.
+    /// One line: what happened and what to do. Empty when everything has been said.
     pub message: String,
 }
 
@@ -26,6 +28,46 @@ impl Stopped {
     /// The command line or the configuration is wrong.
     pub fn usage(message: impl Display) -> Self {
         Self::new(2, message)
+    }
+
+    /// There is no such thing.
+    pub fn not_found(message: impl Display) -> Self {
+        Self::new(3, message)
+    }
+
+    /// Nobody answers.
+    pub fn unavailable(message: impl Display) -> Self {
+        Self::new(69, message)
+    }
+
+    /// Time ran out while something was waited for.
+    pub fn timeout(message: impl Display) -> Self {
+        Self::new(124, message)
+    }
+
+    /// Ctrl-C.
+    pub fn interrupted() -> Self {
+        Self::quietly(130)
+    }
+
+    /// Everything has been said, and this is the code.
+    pub fn quietly(code: u8) -> Self {
+        Self::new(code, "")
+    }
+
+    /// What a server that was asked refused, or that none was there; see [`Fault`].
+    pub fn refused(kind: ErrorKind, message: impl Display) -> Self {
+        let code = match kind {
+            ErrorKind::Invalid => 2,
+            ErrorKind::NotFound => 3,
+            ErrorKind::Unauthenticated | ErrorKind::Denied => 4,
+            ErrorKind::Conflict => 5,
+            ErrorKind::Unavailable => 69,
+            ErrorKind::StorageFull | ErrorKind::Exhausted => 75,
+            ErrorKind::Deadline => 124,
+            ErrorKind::TooLarge | ErrorKind::OutOfRange | ErrorKind::Unsupported | ErrorKind::Internal => 1,
+        };
+        Self::new(code, message)
     }
 
     /// The disk failed while the process ran.

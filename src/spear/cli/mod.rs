@@ -1,15 +1,24 @@
-//! The command line: `spear serve`, `spear sample`, `spear config`, `spear store`.
+//! The command line.
+//!
+//! `serve`, `sample`, `config`, `store` work on this machine; the nouns (`node`, `file`, …) are a client of the
+//! public REST interface and of nothing else. One noun is one file: its words, its columns, what its verbs ask.
 //!
 //! Standard output has what was asked for and nothing else. An error is one line on standard error that begins
-//! with `spear: ` and says what to do next. Exit codes: 0 done, or stopped as asked; 1 a task failed; 2 usage or
-//! configuration; 74 the disk failed; 75 in use, or try again.
+//! with `spear: ` and says what to do next. Exit codes: see [`Stopped::code`].
 
 mod banner;
+mod client;
 mod configuration;
+mod connection;
+mod contexts;
+mod list;
+mod node;
 mod output;
+mod progress;
 mod sample;
 mod serve;
 mod settings;
+mod show;
 mod store;
 
 use clap::{CommandFactory, Parser, Subcommand, error::ErrorKind};
@@ -27,6 +36,9 @@ The first five minutes:
   spear serve --role all          registry and agent in one process, on this machine only
   spear sample write hello        a first program, hello.wasm
   curl --data-binary @hello.wasm -H 'x-file-name: hello.wasm' http://127.0.0.1:8080/api/v1/files";
+
+/// The environment, by name.
+pub(crate) type Environment = BTreeMap<String, OsString>;
 
 /// The program.
 #[derive(Parser)]
@@ -50,17 +62,14 @@ enum Command {
     /// Look after the store of a data directory that no process uses
     #[command(subcommand)]
     Store(store::Store),
+    Node(node::NodeCommand),
+    Context(contexts::ContextCommand),
 }
 
 /// Runs the program; `arguments` begin with its own name.
-pub fn run(arguments: impl IntoIterator<Item = OsString>, environment: BTreeMap<String, OsString>) -> ExitCode {
+pub fn run(arguments: impl IntoIterator<Item = OsString>, environment: Environment) -> ExitCode {
     let ended = match Program::try_parse_from(arguments) {
-        Ok(program) => match program.command {
-            Command::Serve(serve) => serve.run(environment),
-            Command::Sample(sample) => sample.run(),
-            Command::Config(config) => config.run(environment),
-            Command::Store(store) => store.run(),
-        },
+        Ok(program) => program.command.run(environment),
         Err(error) => explain(&error),
     };
     match ended {
@@ -70,6 +79,19 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, environment: BTreeMap<
                 output::complain(line);
             }
             ExitCode::from(stopped.code)
+        }
+    }
+}
+
+impl Command {
+    fn run(self, environment: Environment) -> Result<(), Stopped> {
+        match self {
+            Self::Serve(serve) => serve.run(environment),
+            Self::Sample(sample) => sample.run(),
+            Self::Config(config) => config.run(environment),
+            Self::Store(store) => store.run(),
+            Self::Node(node) => client::run(&node.client.clone(), &environment, async |client| node.run(client).await),
+            Self::Context(context) => context.run(&environment),
         }
     }
 }

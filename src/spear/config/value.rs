@@ -1,7 +1,7 @@
 //! What a setting may be: its kind, how it is read, and how it is shown.
 
 use config::ValueKind;
-use std::{net::SocketAddr, str::FromStr};
+use std::{net::SocketAddr, str::FromStr, time::Duration};
 
 /// What a setting may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -162,6 +162,11 @@ impl Read {
         let value = i64::try_from(number).ok()?;
         (least..=most).contains(&number).then(|| Self { value: value.into(), text: (number / per).to_string() })
     }
+}
+
+/// A time as it is written in settings; a bare number is in seconds.
+pub fn time(text: &str) -> Option<Duration> {
+    duration(&Raw::Bare(text.to_owned()), 1000).map(Duration::from_millis)
 }
 
 /// `is "x"` for an error message.
