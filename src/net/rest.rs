@@ -21,6 +21,10 @@ use crate::{problem::ProblemBody, token::Token};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long an answer that is not a stream may take; longer than a synchronous run of a task is waited for.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
+/// Silence after which the other side is asked whether it is still there.
+const KEEPALIVE: Duration = Duration::from_secs(15);
+/// How long sent bytes may stay unacknowledged.
+const VANISHED: Duration = Duration::from_secs(60);
 /// The longest JSON answer that is read, bytes.
 const MOST_JSON: usize = 64 << 20;
 
@@ -60,6 +64,8 @@ impl Rest {
             return Err(wrong("has more than a host and a port"));
         }
         let mut builder = Client::builder().connect_timeout(CONNECT_TIMEOUT).redirect(Policy::none());
+        // A server that vanished without a word is found out even by a stream that waits for news.
+        builder = builder.tcp_keepalive(KEEPALIVE).tcp_keepalive_interval(KEEPALIVE).tcp_user_timeout(VANISHED);
         if let Some(pem) = ca {
             let found = Certificate::from_pem_bundle(pem)
                 .map_err(|error| Fault::invalid_field("ca", format!("no certificates in PEM: {error}")))?;

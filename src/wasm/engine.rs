@@ -51,7 +51,7 @@ pub(crate) fn settings() -> String {
 }
 
 /// Version of wasmer.
-pub(crate) fn version() -> &'static str {
+pub fn version() -> &'static str {
     wasmer::sys::vm::VERSION
 }
 

@@ -41,6 +41,7 @@ use types::{Clock, Reason, SystemClock};
 use runtime::{Artifact, Fingerprint, Instance, InstanceSpec, InvokeError, Limits, LogSink, Prepared, Runtime};
 
 pub use compile::{COMPILE_COMMAND, CompileArgs, compile_child};
+pub use engine::version as engine_version;
 pub use scan::scan;
 
 use crate::{engine::Loaded, instance::WasmInstance, modules::Modules, threads::Threads, watchdog::Watchdog};

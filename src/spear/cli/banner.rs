@@ -15,7 +15,7 @@ use crate::{
 pub struct Extras {
     /// Is Swagger served?
     pub swagger: bool,
-    /// How a shell gets the token that the operator configured.
+    /// The flag with the token that the operator configured; nothing for a variable, which a client reads too.
     pub token: Option<String>,
 }
 
@@ -24,8 +24,8 @@ impl Extras {
     pub fn of(resolved: &Resolved) -> Self {
         let token = match &resolved.auth.token {
             TokenSource::None => None,
-            TokenSource::Text(_) => Some("$SPEAR_TOKEN".to_owned()),
-            TokenSource::File(path) => Some(format!("$(cat {})", path.display())),
+            TokenSource::Text(_) => Some(String::new()),
+            TokenSource::File(path) => Some(format!(" --token-file {}", path.display())),
         };
         Self { swagger: resolved.sms.as_ref().is_some_and(|sms| sms.config.enable_swagger), token }
     }
@@ -56,16 +56,14 @@ pub fn banner(running: &Running, extras: &Extras) -> String {
     }
     match registry {
         Some(http) => {
-            let kept = running.token.as_ref().map(|made| format!("$(cat {})", made.path.display()));
-            let token = extras.token.clone().or(kept);
-            let bearer = token.map(|token| format!(" -H \"authorization: Bearer {token}\"")).unwrap_or_default();
+            let kept = running.token.as_ref().map(|made| format!(" --token-file {}", made.path.display()));
+            let token = extras.token.clone().or(kept).unwrap_or_default();
+            // What is asked without being told where.
+            let addr = if http.port() == 8080 { String::new() } else { format!(" --addr {http}") };
             text.push_str("\n  Next, in another terminal:\n\n");
             text.push_str("    spear sample write hello\n");
-            let upload = format!(
-                "    curl{bearer} -H 'x-file-name: hello.wasm' --data-binary @hello.wasm http://{http}/api/v1/files\n"
-            );
-            text.push_str(&upload);
-            text.push_str("\n  README.md goes on from there. Ctrl-C stops.\n\n");
+            text.push_str(&format!("    spear run{addr}{token} hello.wasm\n"));
+            text.push_str("\n  `spear --help` goes on from there. Ctrl-C stops.\n\n");
         }
         None => text.push_str("\n  Ctrl-C stops.\n\n"),
     }

@@ -35,7 +35,7 @@ pub(super) struct Connection {
     #[arg(long, global = true, value_name = "FILE")]
     pub(super) ca_file: Option<PathBuf>,
     /// Cluster from `spear context ls` [env: SPEAR_CONTEXT] [default: that of `spear context use`]
-    #[arg(long, global = true, value_name = "NAME")]
+    #[arg(long, global = true, value_name = "CONTEXT")]
     pub(super) context: Option<String>,
 }
 

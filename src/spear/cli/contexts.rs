@@ -57,11 +57,13 @@ enum Verb {
     #[command(visible_alias = "get")]
     Show {
         /// Its name [default: the one in use]
+        #[arg(value_name = "CONTEXT")]
         name: Option<String>,
     },
     /// Add one, or change what is given of one; the first one is in use at once
     Set {
         /// Its name
+        #[arg(value_name = "CONTEXT")]
         name: String,
         /// REST address of its registry
         #[arg(long, value_name = "HOST:PORT|URL")]
@@ -79,12 +81,14 @@ enum Verb {
     /// Choose the one that commands ask from now on
     Use {
         /// Its name
+        #[arg(value_name = "CONTEXT")]
         name: String,
     },
     /// Remove one
     #[command(visible_alias = "delete")]
     Rm {
         /// Its name
+        #[arg(value_name = "CONTEXT")]
         name: String,
     },
 }

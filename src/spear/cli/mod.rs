@@ -8,10 +8,15 @@
 
 mod banner;
 mod client;
+mod cluster;
+mod completion;
 mod configuration;
 mod connection;
 mod contexts;
+mod file;
+mod health;
 mod list;
+mod manual;
 mod node;
 mod output;
 mod progress;
@@ -19,10 +24,16 @@ mod sample;
 mod serve;
 mod settings;
 mod show;
+mod status;
 mod store;
+mod version;
 
 use clap::{CommandFactory, Parser, Subcommand, error::ErrorKind};
-use std::{collections::BTreeMap, ffi::OsString, process::ExitCode};
+use std::{
+    collections::BTreeMap,
+    ffi::{OsStr, OsString},
+    process::ExitCode,
+};
 
 use crate::stopped::Stopped;
 
@@ -33,16 +44,26 @@ Spear runs functions on your own machines: a registry (SMS) that keeps nodes, ta
 (spearlets) that fetch WebAssembly and run it.
 
 The first five minutes:
-  spear serve --role all          registry and agent in one process, on this machine only
+  spear serve                     registry and agent in one process, on this machine only
   spear sample write hello        a first program, hello.wasm
-  curl --data-binary @hello.wasm -H 'x-file-name: hello.wasm' http://127.0.0.1:8080/api/v1/files";
+  spear run hello.wasm            runs it there, and shows what it writes";
+
+const AFTER_HELP: &str = "\
+Examples:
+  spear run hello.wasm                        a program, from a file to its result
+  spear node ls                               which machines there are
+  spear file upload hello.wasm -o json        every answer as JSON, as the REST interface gives it
+  spear context set lab --addr lab:8080       another registry than the one on this machine
+
+Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 not found, 4 not allowed in, 5 in another state than it
+must be, 69 nobody answers, 74 the disk failed, 75 in use or try again, 124 time ran out, 130 Ctrl-C";
 
 /// The environment, by name.
 pub(crate) type Environment = BTreeMap<String, OsString>;
 
 /// The program.
 #[derive(Parser)]
-#[command(name = "spear", version, about = "A self-hosted platform for functions", long_about = LONG_ABOUT)]
+#[command(name = "spear", version, about = "A self-hosted platform for functions", long_about = LONG_ABOUT, after_help = AFTER_HELP)]
 #[command(subcommand_required = true, arg_required_else_help = true, max_term_width = 110)]
 struct Program {
     #[command(subcommand)]
@@ -51,8 +72,13 @@ struct Program {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Run the registry, an agent, or both
     Serve(serve::Serve),
+    Node(node::NodeCommand),
+    File(file::FileCommand),
+    Cluster(cluster::ClusterCommand),
+    Status(status::Status),
+    Health(health::Health),
+    Context(contexts::ContextCommand),
     /// Programs to try things with, built into this one
     #[command(subcommand)]
     Sample(sample::Sample),
@@ -62,15 +88,23 @@ enum Command {
     /// Look after the store of a data directory that no process uses
     #[command(subcommand)]
     Store(store::Store),
-    Node(node::NodeCommand),
-    Context(contexts::ContextCommand),
+    Completion(completion::Completion),
+    Man(manual::Man),
+    Version(version::Version),
+    /// Write every help page as one Markdown page
+    #[command(hide = true)]
+    DocsCli,
 }
 
 /// Runs the program; `arguments` begin with its own name.
 pub fn run(arguments: impl IntoIterator<Item = OsString>, environment: Environment) -> ExitCode {
-    let ended = match Program::try_parse_from(arguments) {
-        Ok(program) => program.command.run(environment),
-        Err(error) => explain(&error),
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let ended = match completion::asked(&environment).map(OsStr::to_owned) {
+        Some(shell) => completion::answer(&shell, Program::command(), arguments, environment),
+        None => match Program::try_parse_from(arguments) {
+            Ok(program) => program.command.run(environment),
+            Err(error) => explain(&error),
+        },
     };
     match ended {
         Ok(()) => ExitCode::SUCCESS,
@@ -87,11 +121,21 @@ impl Command {
     fn run(self, environment: Environment) -> Result<(), Stopped> {
         match self {
             Self::Serve(serve) => serve.run(environment),
+            Self::Node(node) => client::run(&node.client.clone(), &environment, async |client| node.run(client).await),
+            Self::File(file) => client::run(&file.client.clone(), &environment, async |client| file.run(client).await),
+            Self::Cluster(all) => client::run(&all.client.clone(), &environment, async |client| all.run(client).await),
+            Self::Status(status) => {
+                client::run(&status.client(), &environment, async |client| status.run(client).await)
+            }
+            Self::Health(health) => health.run(&environment),
+            Self::Context(context) => context.run(&environment),
             Self::Sample(sample) => sample.run(),
             Self::Config(config) => config.run(environment),
             Self::Store(store) => store.run(),
-            Self::Node(node) => client::run(&node.client.clone(), &environment, async |client| node.run(client).await),
-            Self::Context(context) => context.run(&environment),
+            Self::Completion(completion) => completion.run(Program::command()),
+            Self::Man(man) => man.run(Program::command()),
+            Self::Version(version) => version.run(&environment),
+            Self::DocsCli => output::say(&manual::document(Program::command())),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Writing to the terminal or a pipe. A reader that went away is not an error.
+//! Writing to the terminal or a pipe. A reader that went away is not an error, but the end.
 
 use std::io::{self, Write};
 
@@ -13,10 +13,10 @@ pub(super) fn say(text: &str) -> Result<(), Stopped> {
 pub(super) fn write(bytes: &[u8]) -> Result<(), Stopped> {
     let mut out = io::stdout().lock();
     match out.write_all(bytes).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(Stopped::failed(format!("cannot write to standard output: {error}")))
-        }
-        _ => Ok(()),
+        // `spear node ls --watch | head` shall not go on for nobody.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(Stopped::quietly(0)),
+        Err(error) => Err(Stopped::failed(format!("cannot write to standard output: {error}"))),
+        Ok(()) => Ok(()),
     }
 }
 

@@ -142,8 +142,8 @@ fn the_banner_names_addresses_and_the_next_step() {
     for wanted in ["REST http://127.0.0.1:8080", "gRPC 127.0.0.1:50051", "/swagger-ui/", "spear sample write hello"] {
         assert!(text.contains(wanted), "{wanted}: {text}");
     }
-    assert!(!text.contains("agent") && !text.contains("authorization"), "{text}");
-    extras = Extras { swagger: false, token: Some("$(cat t)".to_owned()) };
+    assert!(text.contains("    spear run hello.wasm\n") && !text.contains("agent"), "{text}");
+    extras = Extras { swagger: false, token: Some(" --token-file t".to_owned()) };
     let text = banner(&running, &extras);
-    assert!(!text.contains("swagger") && text.contains("Bearer $(cat t)"), "{text}");
+    assert!(!text.contains("swagger") && text.contains("spear run --token-file t hello.wasm"), "{text}");
 }

@@ -1,0 +1,269 @@
+//! `spear file`.
+
+use clap::{Args, Subcommand};
+use futures_util::StreamExt;
+use http::Method;
+use serde_json::{Value, json};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+use tokio::{
+    fs::{self, File, OpenOptions},
+    io::AsyncWriteExt,
+};
+use tokio_util::io::ReaderStream;
+use types::Fault;
+
+use super::{
+    client::{Client, ClientArgs, segment},
+    list::{Found, Listing},
+    output,
+    progress::Progress,
+    show::{Column, Noun, Table, cell},
+};
+use crate::stopped::Stopped;
+
+const EXAMPLES: &str = "\
+Examples:
+  spear file upload hello.wasm                 its URI is what a task's executable names
+  tar c data | spear file upload - --name data.tar
+  spear file download FILE_ID -O - | sha256sum";
+
+const FILES: &str = "/api/v1/files";
+/// Bytes read from a file at once.
+const CHUNK: usize = 256 * 1024;
+
+/// Files kept by the registry: programs, and what they need
+#[derive(Args, Clone, Debug)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct FileCommand {
+    #[command(subcommand)]
+    verb: Verb,
+    #[command(flatten)]
+    pub(super) client: ClientArgs,
+}
+
+#[derive(Subcommand, Clone, Debug)]
+enum Verb {
+    /// List files, newest first
+    #[command(visible_alias = "list")]
+    Ls {
+        /// Only those whose name or id contains this, in any case
+        #[arg(long, value_name = "TEXT")]
+        search: Option<String>,
+        #[command(flatten)]
+        listing: Listing,
+    },
+    /// Show what is known of a file
+    #[command(visible_alias = "describe")]
+    Get {
+        /// Its id
+        #[arg(value_name = "FILE_ID")]
+        file: String,
+    },
+    /// Upload files
+    Upload {
+        /// Files, or - for standard input
+        #[arg(value_name = "PATH", required = true)]
+        paths: Vec<PathBuf>,
+        /// Name to keep it under; for one file [default: the path's last part]
+        #[arg(long, value_name = "NAME")]
+        name: Option<String>,
+    },
+    /// Download a file
+    Download {
+        /// Its id
+        #[arg(value_name = "FILE_ID")]
+        file: String,
+        /// Where to, or - for standard output [default: its name, here]
+        #[arg(short = 'O', long, value_name = "PATH")]
+        to: Option<PathBuf>,
+        /// Replace what is there
+        #[arg(long)]
+        force: bool,
+    },
+    /// Remove files
+    #[command(visible_alias = "delete")]
+    Rm {
+        /// Their ids
+        #[arg(value_name = "FILE_ID", required = true)]
+        files: Vec<String>,
+    },
+}
+
+const FILE: Noun = Noun {
+    kind: "file",
+    list: "files",
+    id: "id",
+    columns: &[
+        Column::new("FILE", |row, _| cell::of(row, "id")).whole(),
+        Column::new("NAME", |row, _| cell::of(row, "name")),
+        Column::new("SIZE", |row, _| cell::size(row, "len")),
+        Column::new("AGE", |row, now| cell::age_of_seconds(row, "created_at", now)),
+        Column::new("TYPE", |row, _| cell::of(row, "content_type")).wide(),
+        Column::new("SHA256", |row, _| cell::of(row, "sha256")).wide(),
+    ],
+};
+
+const UPLOADED: Noun = Noun {
+    kind: "file",
+    list: "files",
+    id: "id",
+    columns: &[
+        Column::new("NAME", |row, _| cell::of(row, "name")),
+        Column::new("SIZE", |row, _| cell::size(row, "len")),
+        Column::new("URI", |row, _| cell::of(row, "uri")).whole(),
+        Column::new("SHA256", |row, _| cell::of(row, "sha256")).wide(),
+    ],
+};
+
+impl FileCommand {
+    pub(super) async fn run(self, client: &Client) -> Result<(), Stopped> {
+        match self.verb {
+            Verb::Ls { search, listing } => client.list(&FILE, FILES, &[("q", search.as_deref())], &listing).await,
+            Verb::Get { file } => {
+                let body = meta(client, &file).await?;
+                let mut row = body.clone();
+                row["id"] = json!(file);
+                let found = Found { body, rows: vec![row] };
+                client.show.rows(&FILE, &found.body, &found.rows)
+            }
+            Verb::Upload { paths, name } => upload_all(client, &paths, name).await,
+            Verb::Download { file, to, force } => download(client, &file, to, force).await,
+            Verb::Rm { files } => {
+                for file in files {
+                    let path = format!("{FILES}/{}", segment(&file));
+                    let body: Value = client.send(Method::DELETE, &path, None::<&()>).await?;
+                    client.show.done(&FILE, &file, "removed", &body)?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+async fn meta(client: &Client, file: &str) -> Result<Value, Stopped> {
+    let body: Value = client.get(&format!("{FILES}/{}/meta", segment(file))).await?;
+    match body["found"] == false {
+        true => Err(client.refused(&Fault::not_found("FILE_NOT_FOUND", format!("there is no file {file}")))),
+        false => Ok(body),
+    }
+}
+
+async fn upload_all(client: &Client, paths: &[PathBuf], name: Option<String>) -> Result<(), Stopped> {
+    if name.is_some() && paths.len() > 1 {
+        return Err(Stopped::usage("--name is for one file: upload them one by one, or leave it out"));
+    }
+    let mut table: Option<Table> = None;
+    for path in paths {
+        let body = upload(client, path, name.clone()).await?;
+        // Each is told of at once: what is up is up, whatever becomes of the next.
+        match (client.show.is_table(), &mut table) {
+            (false, _) => client.show.one(&UPLOADED, &body, &body)?,
+            (true, Some(table)) => output::say(&table.more(&[body], types::Timestamp::default()))?,
+            (true, none) => {
+                let table = none.insert(client.show.table(&UPLOADED));
+                output::say(&table.text(&[body], types::Timestamp::default()))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Uploads a file, or standard input when the path is `-`; the body of the answer.
+pub(super) async fn upload(client: &Client, path: &Path, name: Option<String>) -> Result<Value, Stopped> {
+    let stdin = path.as_os_str() == "-";
+    let of_path = || path.file_name().filter(|_| !stdin).map(|name| name.to_string_lossy().into_owned());
+    let name = name.or_else(of_path);
+    let headers: Vec<_> = name.iter().map(|name| ("x-file-name", segment(name))).collect();
+    let sent = if stdin {
+        let progress = Progress::new(&client.show, "upload", None);
+        let bytes = progress.count(ReaderStream::with_capacity(tokio::io::stdin(), CHUNK));
+        client.rest.upload(FILES, &headers, None, bytes).await
+    } else {
+        let failed = |error: io::Error| Stopped::usage(format!("cannot read {}: {error}", path.display()));
+        let file = File::open(path).await.map_err(failed)?;
+        let data = file.metadata().await.map_err(failed)?;
+        if data.is_dir() {
+            return Err(Stopped::usage(format!("{} is a directory: pack it with tar first", path.display())));
+        }
+        // A pipe or a device has no length.
+        let total = data.is_file().then_some(data.len());
+        let progress = Progress::new(&client.show, name.as_deref().unwrap_or("upload"), total);
+        let bytes = progress.count(ReaderStream::with_capacity(file, CHUNK));
+        client.rest.upload(FILES, &headers, total, bytes).await
+    };
+    sent.map_err(|fault| client.refused(&fault))
+}
+
+async fn download(client: &Client, file: &str, to: Option<PathBuf>, force: bool) -> Result<(), Stopped> {
+    let path = format!("{FILES}/{}", segment(file));
+    let to = match to {
+        Some(to) => to,
+        None => own_name(file, &meta(client, file).await?)?,
+    };
+    let stdout = to.as_os_str() == "-";
+    if !stdout && !force && fs::try_exists(&to).await.unwrap_or(false) {
+        return Err(Stopped::usage(format!("{} exists: --force replaces it, -O names another", to.display())));
+    }
+    let mut content = client.rest.download(&path).await.map_err(|fault| client.refused(&fault))?;
+    let progress = Progress::new(&client.show, &to.display().to_string(), content.total_bytes);
+    let broke_off = |error: io::Error| Stopped::unavailable(format!("the download broke off: {error}; repeat it"));
+    if stdout {
+        while let Some(chunk) = content.bytes.next().await {
+            let chunk = chunk.map_err(broke_off)?;
+            progress.add(chunk.len() as u64);
+            output::write(&chunk)?;
+        }
+        return Ok(());
+    }
+    let unfinished = Unfinished::beside(&to).await?;
+    let failed = |error: io::Error| Stopped::failed(format!("cannot write {}: {error}", unfinished.path.display()));
+    let mut out = OpenOptions::new().write(true).open(&unfinished.path).await.map_err(failed)?;
+    while let Some(chunk) = content.bytes.next().await {
+        let chunk = chunk.map_err(broke_off)?;
+        progress.add(chunk.len() as u64);
+        out.write_all(&chunk).await.map_err(failed)?;
+    }
+    out.flush().await.map_err(failed)?;
+    out.sync_all().await.map_err(failed)?;
+    unfinished.become_whole(&to).await?;
+    drop(progress);
+    output::say(&format!("{}\n", to.display()))
+}
+
+/// The last part of a file's name: what somebody called it must not lead out of here.
+fn own_name(file: &str, meta: &Value) -> Result<PathBuf, Stopped> {
+    let name = meta["name"].as_str().and_then(|name| Path::new(name).file_name());
+    let name = name.filter(|name| *name != "-").map(PathBuf::from);
+    name.ok_or_else(|| Stopped::usage(format!("the file {file} has no name to save it under: give one with -O")))
+}
+
+/// A download that is not complete; removed unless it becomes so.
+struct Unfinished {
+    path: PathBuf,
+}
+
+impl Unfinished {
+    async fn beside(to: &Path) -> Result<Self, Stopped> {
+        let mut name = to.file_name().map(std::ffi::OsStr::to_owned).unwrap_or_default();
+        name.push(format!(".{}.unfinished", std::process::id()));
+        let path = to.with_file_name(name);
+        let failed = |error: io::Error| Stopped::failed(format!("cannot write {}: {error}", path.display()));
+        OpenOptions::new().write(true).create_new(true).open(&path).await.map_err(failed)?;
+        Ok(Self { path })
+    }
+
+    async fn become_whole(self, to: &Path) -> Result<(), Stopped> {
+        let failed = |error: io::Error| Stopped::failed(format!("cannot write {}: {error}", to.display()));
+        fs::rename(&self.path, to).await.map_err(failed)
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        // Gone already when it has become whole.
+        drop(std::fs::remove_file(&self.path));
+    }
+}
