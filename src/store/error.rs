@@ -102,11 +102,9 @@ impl Error {
             Self::Trimmed { .. } => ErrorKind::OutOfRange,
             Self::Full { .. } => ErrorKind::StorageFull,
             Self::TooLarge(_) => ErrorKind::TooLarge,
-            Self::Closed
-            | Self::SnapshotGone
-            | Self::InUse { .. }
-            | Self::Failed { .. }
-            | Self::Unusable { .. } => ErrorKind::Unavailable,
+            Self::Closed | Self::SnapshotGone | Self::InUse { .. } | Self::Failed { .. } | Self::Unusable { .. } => {
+                ErrorKind::Unavailable
+            }
             Self::Corrupt { .. } | Self::Foreign { .. } | Self::Version { .. } | Self::Decode { .. } => {
                 ErrorKind::Internal
             }

@@ -111,7 +111,9 @@ impl Building {
             let (mut records, mut log) = (txn.open_table(RECORDS)?, txn.open_table(LOG)?);
             for item in &waiting {
                 let (twice, what) = match item {
-                    Item::Record(key, bytes) => (records.insert(key.as_bytes(), bytes.as_slice())?.is_some(), key.clone()),
+                    Item::Record(key, bytes) => {
+                        (records.insert(key.as_bytes(), bytes.as_slice())?.is_some(), key.clone())
+                    }
                     Item::Entry(rev, bytes) => (log.insert(rev, bytes.as_slice())?.is_some(), rev.to_string()),
                 };
                 if twice {

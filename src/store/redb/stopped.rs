@@ -92,7 +92,9 @@ impl Stopped {
     ) -> Result<(), E> {
         self.walk(|txn, stop| {
             let table = txn.open_table(RECORDS)?;
-            for found in ReadableTable::range::<&[u8]>(&table, (reader::start(prefix, Bound::Unbounded), Bound::Unbounded))? {
+            for found in
+                ReadableTable::range::<&[u8]>(&table, (reader::start(prefix, Bound::Unbounded), Bound::Unbounded))?
+            {
                 let (key, bytes) = found?;
                 let key = key.value();
                 if !key.starts_with(prefix.as_bytes()) {
