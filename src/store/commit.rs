@@ -6,7 +6,7 @@ use tokio::sync::{Mutex, mpsc, oneshot, watch};
 use types::{LogId, Timestamp};
 
 use crate::{
-    Batch, Change, Conflict, Engine, Error, Op, Page, Record, Rev,
+    Batch, Change, Conflict, Engine, Error, Op, Page, Record, Rev, Snapshot,
     batch::{MOST_KEY, MOST_VALUE},
 };
 
@@ -107,6 +107,14 @@ impl Store {
                 _ => return Ok(rev),
             }
         }
+    }
+
+    /// Holds this moment; see [`Engine::snapshot`].
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn snapshot(&self) -> Result<Box<dyn Snapshot>, Error> {
+        self.engine.snapshot().await
     }
 
     /// Whole revisions after `after`; see [`Engine::changes`].

@@ -6,7 +6,7 @@
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, ops::Bound, sync::Arc};
 use supervise::{Budget, Phase, Supervisor};
 use types::LogId;
 
@@ -42,7 +42,8 @@ macro_rules! conformance {
             deleting_nothing_is_no_change, created_is_told_of_the_first_write_only, changes_come_in_order,
             a_revision_is_never_split, changes_after_the_head_are_none, trimming_tells_the_floor,
             trimming_keeps_the_records, lists_are_paged_in_order, a_prefix_is_not_more_than_a_prefix,
-            a_page_says_its_moment, any_bytes_are_kept, a_large_value_is_kept, the_head_moves_after_the_commit,
+            a_page_says_its_moment, a_snapshot_stays_as_it_was, a_snapshot_is_read_from_anywhere_in_pieces,
+            a_snapshot_of_large_values_ends_its_pages_early, a_snapshot_does_not_keep_writers_waiting, any_bytes_are_kept, a_large_value_is_kept, the_head_moves_after_the_commit,
             many_writers_get_gapless_revisions, every_engine_has_its_own_log, a_closed_engine_says_so,
             keys_and_values_have_limits);
     };
@@ -320,6 +321,90 @@ pub async fn a_page_says_its_moment(engines: &dyn Engines) {
     commit(&*engine, Batch::new().delete("b")).await.expect("nothing guards it");
     let page = engine.list("", None, 10).await.expect("the engine works");
     assert_eq!((page.rev, page.records.len()), (3, 1));
+}
+
+/// What is held does not change, whatever is written, removed or trimmed meanwhile.
+pub async fn a_snapshot_stays_as_it_was(engines: &dyn Engines) {
+    let engine = engines.fresh().await;
+    put(&*engine, "a", "1").await;
+    let rev = put(&*engine, "b", "1").await;
+    let snapshot = engine.snapshot().await.expect("a moment");
+    put(&*engine, "a", "2").await;
+    put(&*engine, "c", "1").await;
+    commit(&*engine, Batch::new().delete("b")).await.expect("nothing guards it");
+    engine.trim(head(&*engine)).await.expect("trimmed");
+    let later = engine.snapshot().await.expect("a moment");
+    let found = |records: Vec<Record>| -> Vec<(String, Bytes)> {
+        records.into_iter().map(|record| (record.key, record.value)).collect()
+    };
+    let wanted = |pairs: &[(&str, &'static str)]| -> Vec<(String, Bytes)> {
+        pairs.iter().map(|(key, value)| ((*key).to_owned(), Bytes::from_static(value.as_bytes()))).collect()
+    };
+    let all = snapshot.list("", Bound::Unbounded, 100).await.expect("it is held");
+    assert_eq!((snapshot.rev(), found(all)), (rev, wanted(&[("a", "1"), ("b", "1")])));
+    let all = later.list("", Bound::Unbounded, 100).await.expect("it is held");
+    assert_eq!((later.rev(), found(all)), (rev + 3, wanted(&[("a", "2"), ("c", "1")])));
+    drop(snapshot);
+    assert_eq!(later.list("", Bound::Unbounded, 100).await.expect("it is held").len(), 2);
+}
+
+/// Prefix, beginning and limit choose what is read.
+pub async fn a_snapshot_is_read_from_anywhere_in_pieces(engines: &dyn Engines) {
+    let engine = engines.fresh().await;
+    for key in ["a/1", "a/2", "a/3", "b/1"] {
+        put(&*engine, key, "v").await;
+    }
+    let snapshot = engine.snapshot().await.expect("a moment");
+    let cases: [(&str, Bound<&str>, usize, &[&str]); 9] = [
+        ("", Bound::Unbounded, 10, &["a/1", "a/2", "a/3", "b/1"]),
+        ("a/", Bound::Unbounded, 10, &["a/1", "a/2", "a/3"]),
+        ("a/", Bound::Unbounded, 2, &["a/1", "a/2"]),
+        ("a/", Bound::Excluded("a/2"), 2, &["a/3"]),
+        ("a/", Bound::Included("a/2"), 2, &["a/2", "a/3"]),
+        ("b/", Bound::Included("a/2"), 2, &["b/1"]),
+        ("a/", Bound::Included("b/1"), 2, &[]),
+        ("", Bound::Excluded("b/1"), 2, &[]),
+        ("", Bound::Unbounded, 0, &[]),
+    ];
+    for (prefix, from, limit, keys) in cases {
+        let found = snapshot.list(prefix, from, limit).await.expect("it is held");
+        let found: Vec<&str> = found.iter().map(|record| &*record.key).collect();
+        assert_eq!(found, keys, "{prefix:?} {from:?} {limit}");
+    }
+}
+
+/// A page has at least one record and about 4 MiB.
+pub async fn a_snapshot_of_large_values_ends_its_pages_early(engines: &dyn Engines) {
+    let engine = engines.fresh().await;
+    for key in ["a", "b", "c"] {
+        let value = Bytes::from(vec![7; 5 << 20]);
+        commit(&*engine, Batch::new().put(key, value)).await.expect("nothing guards it");
+    }
+    let snapshot = engine.snapshot().await.expect("a moment");
+    let (mut last, mut keys) = (None::<String>, Vec::new());
+    loop {
+        let from = last.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+        let page = snapshot.list("", from, 100).await.expect("it is held");
+        let Some(record) = page.first() else { break };
+        assert_eq!((page.len(), record.value.len()), (1, 5 << 20));
+        keys.push(record.key.clone());
+        last = Some(record.key.clone());
+    }
+    assert_eq!(keys, ["a", "b", "c"]);
+}
+
+/// Reading one moment and writing the next go on together.
+pub async fn a_snapshot_does_not_keep_writers_waiting(engines: &dyn Engines) {
+    let engine = engines.fresh().await;
+    put(&*engine, "a", "1").await;
+    let snapshots = futures_util::future::join_all((0..8).map(|_| engine.snapshot())).await;
+    for n in 0..20 {
+        put(&*engine, &format!("k/{n}"), "v").await;
+    }
+    for snapshot in snapshots {
+        let snapshot = snapshot.expect("a moment");
+        assert_eq!(snapshot.list("", Bound::Unbounded, 100).await.expect("it is held").len(), 1);
+    }
 }
 
 /// Values are bytes, keys are any text.

@@ -1,6 +1,7 @@
 //! What an engine must do; `conformance` checks it.
 
 use async_trait::async_trait;
+use std::ops::Bound;
 use tokio::sync::watch;
 use types::{LogId, Timestamp};
 
@@ -15,6 +16,24 @@ pub struct Page {
     pub records: Vec<Record>,
 }
 
+/// Bytes of values in one page of a [`Snapshot`], beyond which it ends early.
+pub(crate) const MOST_PAGE_BYTES: usize = 4 << 20;
+
+/// The records as they were at one moment, for as long as this is held. An engine cannot use the room of what is
+/// removed or written over meanwhile: let go of it soon.
+#[async_trait]
+pub trait Snapshot: Send + Sync {
+    /// The last revision of that moment.
+    fn rev(&self) -> Rev;
+
+    /// Records whose key begins with `prefix` and lies at or after `from`, in order: at most `limit`, and about
+    /// 4 MiB of values. Empty only when there are none left.
+    ///
+    /// # Errors
+    /// [`Error::SnapshotGone`] when the store had to be opened again meanwhile; otherwise see [`Error`].
+    async fn list(&self, prefix: &str, from: Bound<&str>, limit: usize) -> Result<Vec<Record>, Error>;
+}
+
 /// Where records live. Implementations are used through [`crate::Store`], which batches writes.
 #[async_trait]
 pub trait Engine: Send + Sync + 'static {
@@ -23,6 +42,9 @@ pub trait Engine: Send + Sync + 'static {
 
     /// Up to `limit` records whose key begins with `prefix` and comes after `after`.
     async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Page, Error>;
+
+    /// Holds this moment; see [`Snapshot`].
+    async fn snapshot(&self) -> Result<Box<dyn Snapshot>, Error>;
 
     /// Applies batches in order, each whole or not at all and each with its own revision, and has them all on
     /// disk when it returns. An error means that the outcome of all of them is unknown, except

@@ -67,6 +67,9 @@ pub enum Error {
         /// The newest this program knows.
         known: u32,
     },
+    /// The moment that was being read is gone.
+    #[error("the store had to be opened again while it was read; begin again")]
+    SnapshotGone,
     /// A key or value over its limit.
     #[error("{0}")]
     TooLarge(String),
@@ -99,7 +102,9 @@ impl Error {
             Self::Trimmed { .. } => ErrorKind::OutOfRange,
             Self::Full { .. } => ErrorKind::StorageFull,
             Self::TooLarge(_) => ErrorKind::TooLarge,
-            Self::Closed | Self::InUse { .. } | Self::Failed { .. } | Self::Unusable { .. } => ErrorKind::Unavailable,
+            Self::Closed | Self::SnapshotGone | Self::InUse { .. } | Self::Failed { .. } | Self::Unusable { .. } => {
+                ErrorKind::Unavailable
+            }
             Self::Corrupt { .. } | Self::Foreign { .. } | Self::Version { .. } | Self::Decode { .. } => {
                 ErrorKind::Internal
             }

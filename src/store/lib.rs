@@ -24,7 +24,7 @@ mod table;
 pub use batch::{Batch, Change, ChangeItem, Conflict, Guard, MOST_KEY, MOST_VALUE, Op, Record, Rev};
 pub use commit::Store;
 pub use directory::DataDir;
-pub use engine::{Engine, Page};
+pub use engine::{Engine, Page, Snapshot};
 pub use error::Error;
 pub use lease::{Claim, Held, Lease};
 pub use memory::Memory;

@@ -5,12 +5,16 @@ use bytes::Bytes;
 use std::{
     collections::{BTreeMap, VecDeque},
     ops::Bound,
-    sync::{Mutex, MutexGuard},
+    sync::{Arc, Mutex, MutexGuard},
 };
 use tokio::sync::watch;
 use types::LogId;
 
-use crate::{Batch, Change, ChangeItem, Conflict, Engine, Error, Guard, Op, Page, Record, Rev};
+use crate::{
+    Batch, Change, ChangeItem, Conflict, Engine, Error, Guard, Op, Page, Record, Rev, Snapshot, engine::MOST_PAGE_BYTES,
+};
+
+type Records = BTreeMap<String, Entry>;
 
 #[derive(Clone)]
 struct Entry {
@@ -21,7 +25,8 @@ struct Entry {
 
 #[derive(Default)]
 struct State {
-    records: BTreeMap<String, Entry>,
+    /// Shared with the snapshots that are held; the first write after one copies the map, not the values.
+    records: Arc<Records>,
     log: VecDeque<Change>,
     rev: Rev,
     closed: bool,
@@ -70,17 +75,18 @@ impl State {
     fn apply(&mut self, batch: Batch) -> Rev {
         self.rev += 1;
         let rev = self.rev;
+        let records = Arc::make_mut(&mut self.records);
         let mut items = Vec::with_capacity(batch.ops.len());
         for op in batch.ops {
             match op {
                 Op::Put(key, value) => {
-                    let created = self.records.get(&key).map(|entry| entry.created);
+                    let created = records.get(&key).map(|entry| entry.created);
                     let entry = Entry { value: value.clone(), created: created.unwrap_or(rev), modified: rev };
-                    self.records.insert(key.clone(), entry);
+                    records.insert(key.clone(), entry);
                     items.push(ChangeItem { key, value: Some(value), created: created.is_none() });
                 }
                 Op::Delete(key) => {
-                    if self.records.remove(&key).is_some() {
+                    if records.remove(&key).is_some() {
                         items.push(ChangeItem { key, value: None, created: false });
                     }
                 }
@@ -104,18 +110,14 @@ impl Engine for Memory {
 
     async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Page, Error> {
         let state = self.open()?;
-        let from = match after {
-            Some(after) if after >= prefix => Bound::Excluded(after),
-            _ => Bound::Included(prefix),
-        };
-        let records = state
-            .records
-            .range::<str, _>((from, Bound::Unbounded))
-            .take_while(|(key, _)| key.starts_with(prefix))
-            .take(limit)
-            .map(|(key, entry)| record(key, entry))
-            .collect();
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let records = under(&state.records, prefix, from).take(limit).map(|(key, entry)| record(key, entry)).collect();
         Ok(Page { rev: state.rev, records })
+    }
+
+    async fn snapshot(&self) -> Result<Box<dyn Snapshot>, Error> {
+        let state = self.open()?;
+        Ok(Box::new(Moment { rev: state.rev, records: state.records.clone() }))
     }
 
     async fn commit_many(&self, batches: Vec<Batch>) -> Result<Vec<Result<Rev, Conflict>>, Error> {
@@ -160,6 +162,42 @@ impl Engine for Memory {
         self.open()?.closed = true;
         Ok(())
     }
+}
+
+struct Moment {
+    rev: Rev,
+    records: Arc<Records>,
+}
+
+#[async_trait]
+impl Snapshot for Moment {
+    fn rev(&self) -> Rev {
+        self.rev
+    }
+
+    async fn list(&self, prefix: &str, from: Bound<&str>, limit: usize) -> Result<Vec<Record>, Error> {
+        let mut bytes = 0;
+        let fits = |(_, entry): &(&String, &Entry)| {
+            let fits = bytes < MOST_PAGE_BYTES;
+            bytes += entry.value.len();
+            fits
+        };
+        let records = under(&self.records, prefix, from).take(limit).take_while(fits);
+        Ok(records.map(|(key, entry)| record(key, entry)).collect())
+    }
+}
+
+/// What lies under a prefix, at or after `from`.
+fn under<'a>(
+    records: &'a Records,
+    prefix: &'a str,
+    from: Bound<&'a str>,
+) -> impl Iterator<Item = (&'a String, &'a Entry)> {
+    let from = match from {
+        Bound::Included(key) | Bound::Excluded(key) if key >= prefix => from,
+        _ => Bound::Included(prefix),
+    };
+    records.range::<str, _>((from, Bound::Unbounded)).take_while(move |(key, _)| key.starts_with(prefix))
 }
 
 fn record(key: &str, entry: &Entry) -> Record {

@@ -207,6 +207,10 @@ impl Engine for Disk {
         self.engine.list(prefix, after, limit).await
     }
 
+    async fn snapshot(&self) -> Result<Box<dyn store::Snapshot>, Error> {
+        self.engine.snapshot().await
+    }
+
     async fn commit_many(&self, batches: Vec<Batch>) -> Result<Vec<Result<Rev, Conflict>>, Error> {
         let count = i64::try_from(batches.len()).unwrap();
         if self.left.fetch_sub(count, Ordering::SeqCst) < count {

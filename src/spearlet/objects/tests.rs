@@ -603,6 +603,10 @@ impl Engine for Filling {
         self.memory.list(prefix, after, limit).await
     }
 
+    async fn snapshot(&self) -> Result<Box<dyn store::Snapshot>, store::Error> {
+        self.memory.snapshot().await
+    }
+
     async fn commit_many(&self, batches: Vec<Batch>) -> Result<Vec<Result<Rev, Conflict>>, store::Error> {
         if self.full.load(Ordering::SeqCst) {
             return Err(store::Error::Full { path: "disk".into(), detail: "0 bytes left".to_owned() });

@@ -2,19 +2,17 @@
 
 use ::redb::{Database, ReadableDatabase, ReadableTable};
 use std::{
-    collections::BTreeMap,
     fs::File,
-    io,
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
 };
 use types::LogId;
 
 use super::{
     FILE,
-    blocks::{BLOCK, Disk, Label, label},
+    blocks::{Label, label},
     format::{FORMAT, LOG, META, Meta, RECORDS, STORE, read_change, read_record},
     mark::{self, Mark},
+    overlay::Overlay,
     slot::{self, Opened, Trouble, guarded},
 };
 use crate::{DataDir, Error, Rev, directory::unusable};
@@ -118,7 +116,7 @@ pub(super) fn opened(path: &Path, opened: &mut Opened, mark: Option<Mark>) -> Re
 }
 
 /// What the store says of itself, and whether its log begins and ends there.
-fn ends(db: &Database) -> Result<Meta, Trouble> {
+pub(super) fn ends(db: &Database) -> Result<Meta, Trouble> {
     let txn = db.begin_read()?;
     let meta = slot::meta(&txn)?;
     let log = txn.open_table(LOG)?;
@@ -202,93 +200,4 @@ fn walk(db: &Database, meta: Meta, found: &mut Walked) -> Result<(), Trouble> {
         }
     }
     Ok(())
-}
-
-/// A file that is only read: what redb writes while it opens a store is kept in memory.
-#[derive(Debug)]
-struct Overlay {
-    file: File,
-    state: Mutex<Written>,
-}
-
-#[derive(Debug, Default)]
-struct Written {
-    /// By the number of the block in the file.
-    blocks: BTreeMap<u64, Vec<u8>>,
-    len: Option<u64>,
-}
-
-impl Overlay {
-    fn new(file: File) -> Self {
-        Self { file, state: Mutex::default() }
-    }
-
-    /// A block as it is now; beyond the end of the file it is zeros.
-    fn block(&self, written: &Written, number: u64) -> io::Result<Vec<u8>> {
-        if let Some(block) = written.blocks.get(&number) {
-            return Ok(block.clone());
-        }
-        let mut block = vec![0; BLOCK];
-        let (at, len) = (number * BLOCK as u64, Disk::len(&self.file)?);
-        let there = usize::try_from(len.saturating_sub(at)).unwrap_or(BLOCK).min(BLOCK);
-        if let Some(part) = block.get_mut(..there) {
-            self.file.read_at(at, part)?;
-        }
-        Ok(block)
-    }
-
-    /// The blocks that a range touches, and which part of each.
-    fn parts(offset: u64, len: usize) -> impl Iterator<Item = (u64, std::ops::Range<usize>)> {
-        let (mut at, end) = (offset, offset + len as u64);
-        std::iter::from_fn(move || {
-            (at < end).then(|| {
-                let (number, from) = (at / BLOCK as u64, (at % BLOCK as u64) as usize);
-                let upto = (from as u64 + (end - at)).min(BLOCK as u64) as usize;
-                at += (upto - from) as u64;
-                (number, from..upto)
-            })
-        })
-    }
-}
-
-impl Disk for Overlay {
-    fn len(&self) -> io::Result<u64> {
-        let written = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        written.len.map_or_else(|| Disk::len(&self.file), Ok)
-    }
-
-    fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        if offset + out.len() as u64 > self.len()? {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        let written = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut out = out.iter_mut();
-        for (number, part) in Self::parts(offset, out.len()) {
-            let block = self.block(&written, number)?;
-            let part = block.get(part).unwrap_or_default();
-            out.by_ref().zip(part).for_each(|(to, from)| *to = *from);
-        }
-        Ok(())
-    }
-
-    fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        let mut written = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut data = data.iter();
-        for (number, part) in Self::parts(offset, data.len()) {
-            let mut block = self.block(&written, number)?;
-            let part = block.get_mut(part).unwrap_or_default();
-            part.iter_mut().zip(data.by_ref()).for_each(|(to, from)| *to = *from);
-            written.blocks.insert(number, block);
-        }
-        Ok(())
-    }
-
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).len = Some(len);
-        Ok(())
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        Ok(())
-    }
 }

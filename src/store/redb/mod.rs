@@ -17,12 +17,17 @@
 //!   after an unclean stop everything is looked at before the store is served.
 
 mod blocks;
+mod building;
 mod check;
+mod compact;
 mod format;
 mod mark;
+mod overlay;
 mod reader;
 mod slot;
+mod snapshot;
 mod space;
+mod stopped;
 mod writer;
 
 use async_trait::async_trait;
@@ -42,12 +47,15 @@ use self::{
     writer::Request,
 };
 use crate::{
-    Batch, Change, Conflict, DataDir, Engine, Error, Page, Record, Rev,
+    Batch, Change, Conflict, DataDir, Engine, Error, Page, Record, Rev, Snapshot,
     directory::{sync_directory, unusable},
 };
 
+pub use building::Building;
 pub use check::{Report, check};
+pub use compact::{Compacted, compact};
 pub use space::Reserve;
+pub use stopped::Stopped;
 
 /// Name of the file in the data directory.
 pub const FILE: &str = "store.redb";
@@ -102,6 +110,7 @@ impl Redb {
         if !exists(&path)? {
             create(dir, &path, &opener, config.cache_bytes)?;
         }
+        compact::sweep(dir).map_err(|error| unusable(dir, "cannot remove an unfinished copy", &error))?;
         let mark = mark::read(dir);
         mark::remove(dir).map_err(|error| unusable(dir, "cannot remove the mark of the last stop", &error))?;
         let mut opened = slot::open(&path, &opener, config.cache_bytes).map_err(advise)?;
@@ -151,6 +160,10 @@ impl Engine for Redb {
     async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Page, Error> {
         let (prefix, after) = (prefix.to_owned(), after.map(str::to_owned));
         self.read(move |txn| reader::list(txn, &prefix, after.as_deref(), limit)).await
+    }
+
+    async fn snapshot(&self) -> Result<Box<dyn Snapshot>, Error> {
+        Ok(Box::new(snapshot::Moment::hold(self.core.clone(), self.readers.clone()).await?))
     }
 
     async fn commit_many(&self, batches: Vec<Batch>) -> Result<Vec<Result<Rev, Conflict>>, Error> {

@@ -23,25 +23,42 @@ pub(super) fn get(txn: &ReadTransaction, key: &str) -> Result<Option<Record>, Tr
 
 pub(super) fn list(txn: &ReadTransaction, prefix: &str, after: Option<&str>, limit: usize) -> Result<Page, Trouble> {
     let rev = meta(txn)?.head;
+    let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+    Ok(Page { rev, records: under(txn, prefix, from, (limit, usize::MAX))? })
+}
+
+/// What lies under a prefix, at or after `from`: so many records at most, and no further one once there are so many
+/// bytes of values.
+pub(super) fn under(
+    txn: &ReadTransaction,
+    prefix: &str,
+    from: Bound<&str>,
+    (limit, most_bytes): (usize, usize),
+) -> Result<Vec<Record>, Trouble> {
     let table = txn.open_table(RECORDS)?;
-    let from = match after {
-        Some(after) if after >= prefix => Bound::Excluded(after.as_bytes()),
-        _ => Bound::Included(prefix.as_bytes()),
-    };
-    let mut records = Vec::new();
-    if limit > 0 {
-        for found in ReadableTable::range::<&[u8]>(&table, (from, Bound::Unbounded))? {
-            let (key, value) = found?;
-            if !key.value().starts_with(prefix.as_bytes()) {
-                break;
-            }
-            records.push(record(key.value(), value.value())?);
-            if records.len() == limit {
-                break;
-            }
+    let (mut records, mut bytes) = (Vec::new(), 0);
+    for found in ReadableTable::range::<&[u8]>(&table, (start(prefix, from), Bound::Unbounded))? {
+        if records.len() >= limit || bytes >= most_bytes {
+            break;
         }
+        let (key, value) = found?;
+        if !key.value().starts_with(prefix.as_bytes()) {
+            break;
+        }
+        let record = record(key.value(), value.value())?;
+        bytes += record.value.len();
+        records.push(record);
     }
-    Ok(Page { rev, records })
+    Ok(records)
+}
+
+/// Where what lies under a prefix, at or after `from`, begins.
+pub(super) fn start<'a>(prefix: &'a str, from: Bound<&'a str>) -> Bound<&'a [u8]> {
+    match from {
+        Bound::Included(key) if key >= prefix => Bound::Included(key.as_bytes()),
+        Bound::Excluded(key) if key >= prefix => Bound::Excluded(key.as_bytes()),
+        _ => Bound::Included(prefix.as_bytes()),
+    }
 }
 
 fn record(key: &[u8], bytes: &[u8]) -> Result<Record, Trouble> {

@@ -19,7 +19,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, PoisonError, RwLock,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 use tokio::sync::watch;
@@ -29,6 +29,7 @@ use super::{
     blocks::{Blocks, Call, Disk, Faults},
     format::{META, Meta, STORE},
     mark,
+    snapshot::Held,
 };
 use crate::{DataDir, Error, Rev};
 
@@ -67,8 +68,9 @@ pub(super) fn guarded<T>(run: impl FnOnce() -> Result<T, Trouble>) -> Result<T, 
     })
 }
 
-/// An open database.
+/// An open database. The moments that are held go before it.
 pub(super) struct Opened {
+    pub held: Held,
     pub db: Database,
     pub faults: Arc<Faults>,
     generation: u64,
@@ -99,6 +101,8 @@ pub(super) struct Core {
     cache_bytes: usize,
     opener: Opener,
     slot: RwLock<Slot>,
+    /// Numbers of the moments that were held.
+    moments: AtomicU64,
     /// Damage was seen: the next start looks at everything.
     damaged: AtomicBool,
 }
@@ -114,6 +118,7 @@ impl Core {
             cache_bytes,
             opener,
             slot: RwLock::new(Slot::Open(opened)),
+            moments: AtomicU64::new(0),
             damaged: AtomicBool::new(false),
         }
     }
@@ -143,6 +148,54 @@ impl Core {
                     return Err(error);
                 }
             }
+        }
+    }
+
+    /// Holds this moment; its number, for [`Core::read_held`], and its revision.
+    pub(super) fn hold(&self) -> Result<(u64, Rev), Error> {
+        // Whatever is wrong with the database is settled by an ordinary read.
+        self.read(|txn| meta(txn).map(drop))?;
+        let slot = self.slot.read().unwrap_or_else(PoisonError::into_inner);
+        let opened = slot.opened()?;
+        let held = guarded(|| {
+            let txn = opened.db.begin_read()?;
+            let rev = meta(&txn)?.head;
+            Ok((txn, rev))
+        });
+        let (txn, rev) = held.map_err(|trouble| self.explain(trouble))?;
+        let number = self.moments.fetch_add(1, Ordering::Relaxed);
+        opened.held.put(number, txn);
+        Ok((number, rev))
+    }
+
+    /// Looks at a moment that is held.
+    pub(super) fn read_held<T>(
+        &self,
+        number: u64,
+        look: impl Fn(&ReadTransaction) -> Result<T, Trouble>,
+    ) -> Result<T, Error> {
+        let (trouble, generation) = {
+            let slot = self.slot.read().unwrap_or_else(PoisonError::into_inner);
+            let opened = slot.opened()?;
+            let txn = opened.held.get(number).ok_or(Error::SnapshotGone)?;
+            match guarded(|| look(&txn)) {
+                Ok(seen) => return Ok(seen),
+                Err(trouble) => (trouble, opened.generation),
+            }
+        };
+        let only_this = matches!(trouble, Trouble::Refused(_) | Trouble::Damage(_));
+        let error = self.explain(trouble);
+        if !only_this {
+            self.reopen(generation)?;
+        }
+        Err(error)
+    }
+
+    /// Lets a moment go.
+    pub(super) fn let_go(&self, number: u64) {
+        let slot = self.slot.read().unwrap_or_else(PoisonError::into_inner);
+        if let Ok(opened) = slot.opened() {
+            opened.held.remove(number);
         }
     }
 
@@ -335,7 +388,7 @@ pub(super) fn open_blocks(path: &Path, blocks: Blocks, cache_bytes: usize) -> Re
     let faults = blocks.faults();
     let opened = guarded(|| Ok(Builder::new().set_cache_size(cache_bytes).create_with_backend(blocks)?));
     match opened {
-        Ok(db) => Ok(Opened { db, faults, generation: 0 }),
+        Ok(db) => Ok(Opened { held: Held::default(), db, faults, generation: 0 }),
         Err(trouble) => Err(explain(path, trouble)),
     }
 }

@@ -59,6 +59,7 @@ mod conforms {
     crate::conformance!(durable OnDisk::default());
 }
 
+mod compact;
 mod crash;
 mod damage;
 mod full;

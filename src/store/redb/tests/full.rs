@@ -138,6 +138,28 @@ async fn while_the_disk_is_full_reading_goes_on_and_afterwards_writing() {
     assert_eq!(check(dir.path()).unwrap().damage, [""; 0]);
 }
 
+#[tokio::test]
+async fn a_moment_that_is_held_is_gone_after_a_full_disk_and_keeps_nobody_from_the_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let (engine, plan) = failing(dir.path());
+    put(&engine, "first", "1").await.unwrap();
+    let all = std::ops::Bound::Unbounded;
+    let snapshot = engine.snapshot().await.unwrap();
+    assert_eq!(snapshot.list("", all, 10).await.unwrap().len(), 1);
+    plan.set(1, 0);
+    assert!(matches!(put(&engine, "second", "1").await, Err(Error::Full { .. })));
+    assert!(matches!(snapshot.list("", all, 10).await, Err(Error::SnapshotGone)));
+    assert_eq!(put(&engine, "second", "1").await.unwrap(), 2);
+    let later = engine.snapshot().await.unwrap();
+    drop(snapshot);
+    assert_eq!(later.list("", all, 10).await.unwrap().len(), 2, "a new one has a place of its own");
+    engine.close().await.unwrap();
+    assert!(matches!(later.list("", all, 10).await, Err(Error::Closed)));
+    drop((engine, later));
+    super::start::wait_until_free(dir.path());
+    assert_eq!(check(dir.path()).unwrap().damage, [""; 0]);
+}
+
 /// A store whose disk failed says so for good; what was acknowledged before is there after a new start.
 async fn fails_for_good(kind: u64) {
     for k in 0..6 {
