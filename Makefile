@@ -3,11 +3,19 @@
 CARGO ?= cargo
 ARGS ?=
 
+# Installing: `make && sudo make install`; packagers add DESTDIR.
+DESTDIR ?=
+PREFIX ?= /usr/local
+SYSCONFDIR ?= /etc
+BINARY ?= target/release/spear
+# What builds images: docker takes the same words.
+ENGINE ?= $(if $(shell command -v podman),podman,docker)
+
 .DEFAULT_GOAL := build
-.PHONY: build test run run-sms run-spearlet samples example ci clean help
+.PHONY: build test run run-sms run-spearlet samples example install uninstall deb image e2e ci clean help
 
 help: ## this list
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
 
 build: ## the program, as released: target/release/spear
 	$(CARGO) build --release
@@ -32,6 +40,51 @@ samples: ## guests from C: samples/build/*.wasm
 example: ## config.example.toml anew
 	$(CARGO) run --quiet -- config example > config.example.toml.new
 	mv config.example.toml.new config.example.toml
+
+bin := $(DESTDIR)$(PREFIX)/bin
+share := $(DESTDIR)$(PREFIX)/share
+units := $(DESTDIR)$(PREFIX)/lib/systemd/system
+etc := $(DESTDIR)$(SYSCONFDIR)/spear
+
+install: ## BINARY to DESTDIR and PREFIX, with links, units, manual, completions; /etc/spear is not overwritten
+	@[ -x $(BINARY) ] || { echo '$(BINARY) is missing: run make first' >&2; exit 1; }
+	install -d $(bin) $(units) $(etc) $(share)/doc/spear $(share)/man/man1 $(share)/bash-completion/completions \
+	    $(share)/zsh/site-functions $(share)/fish/vendor_completions.d
+	install -m 755 $(BINARY) $(bin)/spear
+	ln -sf spear $(bin)/sms
+	ln -sf spear $(bin)/spearlet
+	for unit in systemd/*.service; do \
+	    sed 's#/usr/bin/spear#$(PREFIX)/bin/spear#; s#/usr/share/#$(PREFIX)/share/#' $$unit > $(units)/$${unit##*/} && \
+	    chmod 644 $(units)/$${unit##*/} || exit 1; done
+	for file in systemd/etc/*.toml; do \
+	    [ -e $(etc)/$${file##*/} ] || install -m 644 $$file $(etc) || exit 1; done
+	install -m 644 README.md README.zh.md LICENSE config.example.toml docs/operations.md docs/compatibility.md \
+	    $(share)/doc/spear
+	$(bin)/spear man $(share)/man/man1
+	$(bin)/spear completion bash > $(share)/bash-completion/completions/spear
+	$(bin)/spear completion zsh > $(share)/zsh/site-functions/_spear
+	$(bin)/spear completion fish > $(share)/fish/vendor_completions.d/spear.fish
+	chmod 644 $(share)/man/man1/spear*.1 $(share)/bash-completion/completions/spear \
+	    $(share)/zsh/site-functions/_spear $(share)/fish/vendor_completions.d/spear.fish
+
+uninstall: ## what install put there; configuration and state stay
+	rm -f $(bin)/spear $(bin)/sms $(bin)/spearlet $(patsubst systemd/%,$(units)/%,$(wildcard systemd/*.service))
+	rm -f $(share)/man/man1/spear.1 $(share)/man/man1/spear-*.1 $(share)/bash-completion/completions/spear \
+	    $(share)/zsh/site-functions/_spear $(share)/fish/vendor_completions.d/spear.fish
+	rm -rf $(share)/doc/spear
+
+deb: ## a package for Debian and Ubuntu of BINARY: target/debian/*.deb
+	[ -x target/tools/bin/cargo-deb ] || $(CARGO) install cargo-deb --version 3.8.0 --locked --root target/tools
+	rm -rf target/deb
+	$(MAKE) install DESTDIR=target/deb PREFIX=/usr BINARY=$(BINARY)
+	PATH="$$PWD/target/tools/bin:$$PATH" $(CARGO) deb --package spear --no-build --no-strip
+
+image: ## an image for containers: spear
+	$(ENGINE) build $(if $(findstring podman,$(ENGINE)),--format docker) -t spear .
+
+e2e: build ## the image as registry and agent in two containers, and what they must survive
+	.ci/setup containers
+	.ci/containers $(BINARY)
 
 ci: ## what runs before a change lands
 	.ci/run
