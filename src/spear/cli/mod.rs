@@ -10,6 +10,7 @@ mod output;
 mod sample;
 mod serve;
 mod settings;
+mod simulate;
 mod store;
 
 use clap::{CommandFactory, Parser, Subcommand, error::ErrorKind};
@@ -50,6 +51,8 @@ enum Command {
     /// Look after the store of a data directory that no process uses
     #[command(subcommand)]
     Store(store::Store),
+    #[command(hide = true)]
+    Simulate(simulate::Simulate),
 }
 
 /// Runs the program; `arguments` begin with its own name.
@@ -60,6 +63,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, environment: BTreeMap<
             Command::Sample(sample) => sample.run(),
             Command::Config(config) => config.run(environment),
             Command::Store(store) => store.run(),
+            Command::Simulate(simulate) => simulate.run(),
         },
         Err(error) => explain(&error),
     };
