@@ -8,4 +8,5 @@ pub mod cli;
 pub mod compose;
 pub mod config;
 pub mod logging;
+pub mod simulate;
 pub mod stopped;

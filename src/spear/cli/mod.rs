@@ -24,6 +24,7 @@ mod sample;
 mod serve;
 mod settings;
 mod show;
+mod simulate;
 mod status;
 mod store;
 mod version;
@@ -94,6 +95,8 @@ enum Command {
     /// Write every help page as one Markdown page
     #[command(hide = true)]
     DocsCli,
+    #[command(hide = true)]
+    Simulate(simulate::Simulate),
 }
 
 /// Runs the program; `arguments` begin with its own name.
@@ -136,6 +139,7 @@ impl Command {
             Self::Man(man) => man.run(Program::command()),
             Self::Version(version) => version.run(&environment),
             Self::DocsCli => output::say(&manual::document(Program::command())),
+            Self::Simulate(simulate) => simulate.run(),
         }
     }
 }

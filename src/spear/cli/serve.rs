@@ -94,7 +94,7 @@ impl Serve {
 }
 
 /// Connections are files: the soft limit of 1024 that many systems begin with is for programs of another kind.
-fn raise_file_limit() {
+pub(super) fn raise_file_limit() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     if current != maximum

@@ -79,5 +79,13 @@ pub fn load(inputs: &Inputs) -> Result<Resolved, Problems> {
     resolve::resolve(inputs.roles, merged)
 }
 
+/// Reads one value of a command line that is not a setting; times as milliseconds, sizes as bytes.
+///
+/// # Errors
+/// What would be right.
+pub fn text_of(kind: keys::Kind, text: &str) -> Result<String, String> {
+    kind.read(&value::Raw::Bare(text.to_owned())).map(|read| read.text)
+}
+
 #[cfg(test)]
 mod tests;
