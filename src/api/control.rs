@@ -125,6 +125,8 @@ pub struct ExecutionReport {
 pub struct LogBatch {
     /// Whose.
     pub execution_id: ExecutionId,
+    /// Which attempt wrote them; those of another are refused with `STALE_ATTEMPT`.
+    pub attempt: u32,
     /// Lines with rising numbers; those the registry has are skipped.
     pub lines: Vec<LogLine>,
     /// Are these the last?

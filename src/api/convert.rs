@@ -338,6 +338,8 @@ pub fn log_line(from: &LogLine) -> v1::LogLine {
         stream: from.stream.as_str().to_owned(),
         level: from.level.clone(),
         message: from.message.clone(),
+        raw_base64: from.raw_base64.clone().unwrap_or_default(),
+        unterminated: from.unterminated,
     }
 }
 
@@ -350,7 +352,9 @@ pub fn log_line_from(from: v1::LogLine) -> Result<LogLine, Fault> {
         let word = types::id::clip(&from.stream);
         Fault::invalid_field("lines.stream", format!("{word:?} is none of stdout, stderr, system"))
     })?;
-    Ok(LogLine { ts_ms: from.ts_ms, seq: from.seq, stream, level: from.level, message: from.message })
+    let v1::LogLine { ts_ms, seq, level, message, raw_base64, unterminated, .. } = from;
+    let raw_base64 = Some(raw_base64).filter(|raw| !raw.is_empty());
+    Ok(LogLine { ts_ms, seq, stream, level, message, raw_base64, unterminated })
 }
 
 /// An assignment for the wire.

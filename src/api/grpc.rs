@@ -145,6 +145,7 @@ impl Control for RemoteControl {
     async fn append_logs(&self, batch: LogBatch) -> Result<AppendedLogs, Fault> {
         let request = v1::AppendLogsRequest {
             execution_id: batch.execution_id.to_string(),
+            attempt: batch.attempt,
             lines: batch.lines.iter().map(convert::log_line).collect(),
             finished: batch.finished,
         };

@@ -4,6 +4,7 @@
 //! [`LogBuffer`] behind it. The buffer keeps no more than a bound per stream and execution, in bytes and in lines:
 //! what is over it is counted, and the count becomes the last line.
 
+use base64::{Engine, engine::general_purpose::STANDARD};
 use std::sync::{Arc, Mutex, MutexGuard};
 use tokio::sync::Notify;
 use types::{Clock, LogLine, LogStream};
@@ -110,14 +111,14 @@ impl LogSink {
             source.partial.extend_from_slice(piece.strip_suffix(b"\n").unwrap_or(piece));
             while source.partial.len() > MOST_LINE {
                 let rest = source.partial.split_off(MOST_LINE);
-                ready.push(std::mem::replace(&mut source.partial, rest));
+                ready.push((std::mem::replace(&mut source.partial, rest), true));
             }
             if ended {
-                ready.push(std::mem::take(&mut source.partial));
+                ready.push((std::mem::take(&mut source.partial), false));
             }
         }
-        for line in ready {
-            self.push(&mut state, stream, "info", text(&line));
+        for (line, unterminated) in ready {
+            self.output(&mut state, stream, &line, unterminated);
         }
         drop(state);
         self.0.wake.notify_one();
@@ -125,7 +126,7 @@ impl LogSink {
 
     /// A line of Spear's own.
     pub fn system(&self, level: &str, message: impl Into<String>) {
-        self.push(&mut self.0.lock(), LogStream::System, level, message.into());
+        self.said(&mut self.0.lock(), level, message.into());
         self.0.wake.notify_one();
     }
 
@@ -137,13 +138,13 @@ impl LogSink {
                 let source = if stream == LogStream::Stdout { &mut state.stdout } else { &mut state.stderr };
                 let (rest, dropped) = (std::mem::take(&mut source.partial), source.dropped);
                 if !rest.is_empty() {
-                    self.push(&mut state, stream, "info", text(&rest));
+                    self.output(&mut state, stream, &rest, true);
                 }
                 if dropped > 0 {
                     let name = stream.as_str();
                     let most = self.0.most_per_stream;
                     let message = format!("{name}: {dropped} more bytes were not kept (limit {most})");
-                    self.push(&mut state, LogStream::System, "warn", message);
+                    self.said(&mut state, "warn", message);
                 }
             }
             state.closed = true;
@@ -152,19 +153,30 @@ impl LogSink {
         self.0.wake.notify_one();
     }
 
-    fn push(&self, state: &mut State, stream: LogStream, level: &str, message: String) {
-        let line = LogLine {
-            ts_ms: self.0.clock.wall().millis(),
-            seq: state.next_seq,
-            stream,
-            level: level.to_owned(),
-            message,
-        };
+    fn said(&self, state: &mut State, level: &str, message: String) {
+        self.push(state, (LogStream::System, level), (message, None), false);
+    }
+
+    fn output(&self, state: &mut State, stream: LogStream, line: &[u8], unterminated: bool) {
+        self.push(state, (stream, "info"), text(line), unterminated);
+    }
+
+    fn push(
+        &self,
+        state: &mut State,
+        (stream, level): (LogStream, &str),
+        (message, raw_base64): (String, Option<String>),
+        unterminated: bool,
+    ) {
+        let (ts_ms, seq, level) = (self.0.clock.wall().millis(), state.next_seq, level.to_owned());
         state.next_seq += 1;
-        state.lines.push(line);
+        state.lines.push(LogLine { ts_ms, seq, stream, level, message, raw_base64, unterminated });
     }
 }
 
-fn text(line: &[u8]) -> String {
-    String::from_utf8_lossy(line.strip_suffix(b"\r").unwrap_or(line)).into_owned()
+/// A line as text, and its bytes where the text has others.
+fn text(line: &[u8]) -> (String, Option<String>) {
+    let message = String::from_utf8_lossy(line.strip_suffix(b"\r").unwrap_or(line)).into_owned();
+    let raw = (message.as_bytes() != line).then(|| STANDARD.encode(line));
+    (message, raw)
 }

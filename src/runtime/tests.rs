@@ -50,7 +50,26 @@ async fn output_becomes_numbered_lines_and_the_rest_is_flushed_at_the_end() {
         seen,
         [(1, "stdout", "one"), (2, "stderr", "oops"), (3, "stdout", "two"), (4, "stdout", "rest\u{fffd}")]
     );
+    // What differs from the text is told as it was, so that a reader can put the very bytes together again.
+    let raw: Vec<_> = lines.iter().map(|line| (line.raw_base64.as_deref(), line.unterminated)).collect();
+    assert_eq!(raw, [(Some("b25lDQ=="), false), (None, false), (None, false), (Some("cmVzdP8="), true)]);
     assert!(buffer.next().await.is_empty(), "a closed and read log is at its end");
+}
+
+#[tokio::test]
+async fn a_line_too_long_for_one_goes_on_in_the_next() {
+    let (sink, buffer) = buffer(100_000);
+    let text = "é".repeat(20_000);
+    sink.write(LogStream::Stdout, format!("{text}\nshort\n").as_bytes());
+    sink.close();
+    let mut whole = Vec::new();
+    let lines = buffer.next().await;
+    for line in &lines {
+        assert!(line.raw_base64.is_none(), "no character is cut in two here");
+        whole.extend_from_slice(line.message.as_bytes());
+        whole.extend_from_slice(if line.unterminated { b"" } else { b"\n" });
+    }
+    assert_eq!((lines.len(), String::from_utf8(whole).unwrap()), (4, format!("{text}\nshort\n")));
 }
 
 #[tokio::test]

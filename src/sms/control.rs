@@ -69,8 +69,8 @@ impl Control for LocalControl {
     }
 
     async fn append_logs(&self, batch: LogBatch) -> Result<AppendedLogs, Fault> {
-        let LogBatch { execution_id, lines, finished } = batch;
-        let reach = self.sms.executions.append_logs(execution_id, lines, finished).await?;
+        let LogBatch { execution_id, attempt, lines, finished } = batch;
+        let reach = self.sms.executions.append_logs((execution_id, attempt), lines, finished).await?;
         Ok(AppendedLogs { next_seq: reach.next_seq })
     }
 

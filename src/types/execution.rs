@@ -308,4 +308,10 @@ pub struct LogLine {
     pub level: String,
     /// The line without its end; bytes that are not UTF-8 are replaced.
     pub message: String,
+    /// The bytes of the line without its line feed, in base64, where they are others than those of `message`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub raw_base64: Option<String>,
+    /// No line feed follows: the line goes on in the next of its stream, or it was the last.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unterminated: bool,
 }

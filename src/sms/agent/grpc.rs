@@ -125,9 +125,10 @@ impl AgentService for Grpc {
     }
 
     async fn append_logs(&self, request: Request<AppendLogsRequest>) -> Result<Response<AppendLogsResponse>, Status> {
-        let AppendLogsRequest { execution_id, lines, finished } = request.into_inner();
+        let AppendLogsRequest { execution_id, lines, finished, attempt } = request.into_inner();
         let batch = LogBatch {
             execution_id: execution_id.parse().map_err(status)?,
+            attempt,
             lines: lines.into_iter().map(convert::log_line_from).collect::<Result<_, _>>().map_err(status)?,
             finished,
         };

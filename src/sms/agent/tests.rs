@@ -60,15 +60,27 @@ async fn lives(rig: &Rig, control: &dyn Control) {
     );
     assert_eq!(control.get_task(task).await.unwrap().executable, work.task.executable);
 
-    let line = |seq| LogLine { ts_ms: 1, seq, stream: LogStream::Stderr, level: "info".into(), message: "hi".into() };
-    let batch = |from: u64, finished| LogBatch { execution_id: id, lines: vec![line(from), line(from + 1)], finished };
+    let line = |seq| LogLine {
+        ts_ms: 1,
+        seq,
+        stream: LogStream::Stderr,
+        level: "info".into(),
+        message: "hi".into(),
+        raw_base64: Some("aGkN".into()),
+        unterminated: seq == 2,
+    };
+    let batch = |from: u64, finished| LogBatch { execution_id: id, attempt: 1, lines: vec![line(from), line(from + 1)], finished };
     assert_eq!(control.append_logs(batch(1, false)).await.unwrap().next_seq, 3);
     let gap = control.append_logs(batch(9, false)).await.unwrap_err();
     assert_eq!(
         (gap.kind, gap.code.as_ref(), gap.errors[0].detail.as_str()),
         (ErrorKind::Conflict, "LOG_GAP", "expected 3")
     );
+    let other = LogBatch { attempt: 2, ..batch(3, false) };
+    assert_eq!(control.append_logs(other).await.unwrap_err().code, "STALE_ATTEMPT");
     control.append_logs(batch(3, true)).await.unwrap();
+    let kept = rig.sms.executions.read_logs(id, 0, 10).await.unwrap().0.lines;
+    assert_eq!(kept, [line(1), line(2), line(3), line(4)], "each line arrives as it was sent");
 
     let stale = control.report_execution(report(id, node, 2, S::Running)).await.unwrap_err();
     assert_eq!((stale.kind, stale.code.as_ref()), (ErrorKind::Conflict, "STALE_ATTEMPT"));

@@ -30,7 +30,7 @@ const LIST: &str = "executions";
 /// Executions of a page when nothing is asked.
 const LIMIT: usize = 100;
 /// Bytes of a request to run: the longest input in base64, and the rest.
-const MOST_BODY: usize = MOST_INPUT / 3 * 4 + (64 << 10);
+pub(crate) const MOST_BODY: usize = MOST_INPUT / 3 * 4 + (64 << 10);
 
 /// The routes of executions.
 pub fn routes() -> OpenApiRouter<Sms> {
@@ -169,6 +169,19 @@ struct RunTaskRequest {
     timeout_ms: Option<i64>,
 }
 
+/// An input as text or in base64.
+pub(crate) fn input_of(text: Option<String>, base64: Option<String>) -> Result<Bytes, Fault> {
+    match (text, base64) {
+        (Some(_), Some(_)) => Err(Fault::invalid_field("input_base64", "is given beside input; use one of them")),
+        (Some(text), None) => Ok(Bytes::from(text)),
+        (None, Some(text)) => STANDARD
+            .decode(text)
+            .map(Bytes::from)
+            .map_err(|error| Fault::invalid_field("input_base64", format!("is not base64: {error}"))),
+        (None, None) => Ok(Bytes::new()),
+    }
+}
+
 impl RunTaskRequest {
     fn parse(self) -> Result<(bool, NewRun), Fault> {
         let wait = match self.mode.as_deref().map(str::to_ascii_lowercase).as_deref() {
@@ -179,17 +192,7 @@ impl RunTaskRequest {
                 return Err(Fault::invalid_field("mode", format!("{wrong:?} is neither sync nor async")));
             }
         };
-        let input = match (self.input, self.input_base64) {
-            (Some(_), Some(_)) => {
-                return Err(Fault::invalid_field("input_base64", "is given beside input; use one of them"));
-            }
-            (Some(text), None) => Bytes::from(text),
-            (None, Some(text)) => STANDARD
-                .decode(text)
-                .map(Bytes::from)
-                .map_err(|error| Fault::invalid_field("input_base64", format!("is not base64: {error}")))?,
-            (None, None) => Bytes::new(),
-        };
+        let input = input_of(self.input, self.input_base64)?;
         let millis = |value: i64| {
             u64::try_from(value).map_err(|_| Fault::invalid_field("timeout_ms", format!("{value} is negative")))
         };

@@ -21,6 +21,7 @@ pub(crate) struct Brief {
     pub(crate) task_id: TaskId,
     pub(crate) node_uuid: Option<NodeId>,
     pub(crate) status: ExecutionStatus,
+    pub(crate) attempt: u32,
 }
 
 /// The run of a task that ended last, in the order of the change log.
@@ -77,7 +78,8 @@ impl State {
     fn set(&mut self, rev: Rev, execution: &Execution) {
         let id = execution.id;
         self.forget(id);
-        let brief = Brief { task_id: execution.task_id, node_uuid: execution.node_uuid, status: execution.status };
+        let Execution { task_id, node_uuid, status, attempt, .. } = *execution;
+        let brief = Brief { task_id, node_uuid, status, attempt };
         self.all.insert(id, brief);
         let runs = self.tasks.entry(brief.task_id).or_default();
         runs.ids.insert(id);
@@ -284,6 +286,12 @@ impl Index {
         waiters.retain(|waiter| !waiter.is_closed());
         waiters.push(sender);
         Some(receiver)
+    }
+
+    #[cfg(test)]
+    pub(super) fn waited_for(&self, id: ExecutionId) -> bool {
+        let state = self.state.read().unwrap_or_else(|broken| broken.into_inner());
+        state.waiters.get(&id).is_some_and(|waiters| waiters.iter().any(|waiter| !waiter.is_closed()))
     }
 }
 

@@ -8,7 +8,8 @@
 //! ```
 //! Invariants: numbers rise from 1 without gaps, so appending is idempotent; lines are on disk before they are
 //! acknowledged and only then read; an unfinished last line (a crash while writing) is cut when the file is
-//! opened, a broken line before others is damage and reported. A failed fsync ends the process.
+//! opened, a broken line before others is damage and reported. A failed fsync ends the process. An attempt asks
+//! where the log stands before it writes; from then on no earlier attempt can add to it.
 
 use serde::{Deserialize, Serialize};
 use std::{
@@ -16,13 +17,18 @@ use std::{
     fs::{self, File, OpenOptions},
     io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicU32, Ordering},
+    },
 };
 use tokio::sync::watch;
 use types::{Clock, ErrorKind, ExecutionId, Fault, LogLine, LogStream};
 
 /// Longest message of a line, bytes.
 const MOST_MESSAGE: usize = 64 << 10;
+/// The same in base64.
+const MOST_RAW: usize = MOST_MESSAGE / 3 * 4 + 4;
 /// Longest level of a line, bytes.
 const MOST_LEVEL: usize = 32;
 /// Bytes of a page, beyond which it ends early.
@@ -108,6 +114,8 @@ pub(crate) struct Log {
     path: PathBuf,
     /// None until first used, and after a failed write.
     open: Mutex<Option<Open>>,
+    /// The latest attempt that has called; changed under the lock of `open`.
+    attempt: AtomicU32,
     reach: watch::Sender<Reach>,
 }
 
@@ -129,6 +137,12 @@ pub(crate) struct Logs {
     clock: Arc<dyn Clock>,
     logs: Mutex<HashMap<ExecutionId, Arc<Log>>>,
     failed: watch::Sender<Option<String>>,
+}
+
+/// The word of an attempt that another has followed.
+pub(super) fn stale(attempt: u32, now: u32) -> Fault {
+    let message = format!("the lines are of attempt {attempt}; the execution is at attempt {now}");
+    Fault::conflict("STALE_ATTEMPT", message)
 }
 
 fn broken(path: &Path, error: &io::Error) -> Fault {
@@ -168,18 +182,18 @@ impl Logs {
         }
         let fresh = || {
             let (path, reach) = (self.path(id), watch::Sender::new(Reach::default()));
-            Arc::new(Log { path, open: Mutex::default(), reach })
+            Arc::new(Log { path, open: Mutex::default(), attempt: AtomicU32::new(0), reach })
         };
         logs.entry(id).or_insert_with(fresh).clone()
     }
 
-    /// Adds lines; those the log has are skipped. Returns what was new and how far the log is now.
+    /// Adds lines of an attempt; those the log has are skipped. Returns what was new and how far the log is now.
     ///
     /// # Errors
-    /// `LOG_GAP` with the number expected; `LOG_FINISHED` for lines after the end.
+    /// `STALE_ATTEMPT` when a later attempt has called; `LOG_GAP` with the number expected; `LOG_FINISHED` for lines after the end.
     pub(crate) async fn append(
         self: &Arc<Self>,
-        id: ExecutionId,
+        (id, attempt): (ExecutionId, u32),
         lines: Vec<LogLine>,
         finished: bool,
     ) -> Result<(Vec<LogLine>, Reach), Fault> {
@@ -189,6 +203,10 @@ impl Logs {
         let (logs, log) = (self.clone(), self.get(id));
         blocking(move || {
             let mut slot = log.lock();
+            let latest = log.attempt.fetch_max(attempt, Ordering::Relaxed);
+            if latest > attempt {
+                return Err(stale(attempt, latest));
+            }
             let open = logs.ready(&log.path, &mut slot)?;
             let added = logs.add(&log.path, open, lines, finished);
             let reach = open.reach();
@@ -331,6 +349,7 @@ impl Logs {
                     format!("the log is over its limit of {} bytes; later lines are not kept", self.most_bytes);
                 (line.ts_ms, line.stream) = (self.clock.wall().millis(), LogStream::System);
                 (line.level, line.message) = ("warn".to_owned(), message);
+                (line.raw_base64, line.unterminated) = (None, false);
                 push(&mut text, line)?;
             }
             if (line.seq - 1) % STRIDE == 0 {
@@ -380,6 +399,9 @@ fn check(at: usize, line: &LogLine) -> Result<(), Fault> {
     if line.message.len() > MOST_MESSAGE {
         let wrong = format!("{} bytes; {MOST_MESSAGE} are allowed", line.message.len());
         return Err(Fault::invalid_field(format!("lines[{at}].message"), wrong));
+    }
+    if line.raw_base64.as_ref().is_some_and(|raw| raw.len() > MOST_RAW) {
+        return Err(Fault::invalid_field(format!("lines[{at}].raw_base64"), format!("{MOST_RAW} bytes are allowed")));
     }
     if line.level.len() > MOST_LEVEL {
         let wrong = format!("{} bytes; {MOST_LEVEL} are allowed", line.level.len());

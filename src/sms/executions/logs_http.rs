@@ -14,6 +14,7 @@ use net::{
     sse,
 };
 use serde::{Deserialize, Serialize};
+use std::time::Duration;
 use types::{ExecutionId, Fault, LogLine, Timestamp};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -23,6 +24,8 @@ use crate::Sms;
 
 /// Lines of a page when nothing is asked.
 const LIMIT: usize = 200;
+/// How long after its last line an execution may take to be reported as ended, before a follower is let go.
+const REPORT: Duration = Duration::from_secs(10);
 /// Lines of a page at most.
 const MOST: usize = 2000;
 
@@ -55,14 +58,20 @@ struct LineView {
     stream: &'static str,
     /// `info` for output.
     level: String,
-    /// The line.
+    /// The line without its end; bytes that are not UTF-8 are replaced.
     message: String,
+    /// The bytes of the line without its line feed, where they are others than those of `message`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    raw_base64: Option<String>,
+    /// No line feed follows: the line goes on in the next of its stream, or it was the last.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    unterminated: bool,
 }
 
 impl From<LogLine> for LineView {
     fn from(line: LogLine) -> Self {
-        let LogLine { ts_ms, seq, stream, level, message } = line;
-        Self { ts_ms, seq, stream: stream.as_str(), level, message }
+        let LogLine { ts_ms, seq, stream, level, message, raw_base64, unterminated } = line;
+        Self { ts_ms, seq, stream: stream.as_str(), level, message, raw_base64, unterminated }
     }
 }
 
@@ -225,6 +234,11 @@ fn events(sms: &Sms, id: ExecutionId, after: u64) -> Response {
 
 /// The last event: why nothing more comes. None when the process stops, so that the reader tries again.
 async fn end(sms: &Sms, id: ExecutionId, next: u64) -> Option<sse::Event> {
+    if let Some(ended) = sms.executions.end_of(id) {
+        // A node delivers the last lines just before it says how the execution ended.
+        let ended = tokio::time::timeout(REPORT, ended);
+        tokio::select! { _ = ended => {}, () = sms.stopping.cancelled() => {} }
+    }
     if sms.stopping.is_cancelled() {
         return None;
     }

@@ -10,7 +10,7 @@ use types::{Clock, ErrorKind, Execution, ExecutionId, ExecutionStatus, Fault, Lo
 
 use super::{
     index::{Brief, Filter, Index, LastRun},
-    logs::{Appended, Log, Logs, Page, Reach},
+    logs::{Appended, Log, Logs, Page, Reach, stale},
     lost::Silence,
     records::{MOST_RESULT, NewRun, input_key, result_key},
     retention::Orphans,
@@ -378,15 +378,22 @@ impl Service {
     /// Takes lines of a log; they are on disk when this returns.
     ///
     /// # Errors
-    /// `EXECUTION_NOT_FOUND`, `LOG_GAP`, `LOG_FINISHED`.
+    /// `EXECUTION_NOT_FOUND`, `STALE_ATTEMPT`, `LOG_GAP`, `LOG_FINISHED`.
     pub(crate) async fn append_logs(
         &self,
-        id: ExecutionId,
+        (id, attempt): (ExecutionId, u32),
         lines: Vec<LogLine>,
         finished: bool,
     ) -> Result<Reach, Fault> {
-        self.brief(id)?;
-        let (added, reach) = self.logs.append(id, lines, finished).await?;
+        let mut now = self.brief(id)?.attempt;
+        if attempt > now {
+            // The index may be a moment behind what a node has been told already.
+            now = self.get(id).await?.attempt;
+        }
+        if attempt != now {
+            return Err(stale(attempt, now));
+        }
+        let (added, reach) = self.logs.append((id, attempt), lines, finished).await?;
         if !added.is_empty() {
             self.bus.emit(Appended { execution_id: id, lines: added.into() });
         }

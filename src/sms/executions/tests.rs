@@ -443,7 +443,7 @@ async fn the_oldest_ended_executions_go_with_everything_of_theirs() {
         ids.push(rig.sms.executions.run(task, &new).await.unwrap().id);
     }
     for id in &ids[..4] {
-        rig.sms.executions.append_logs(*id, vec![line(1, "x")], true).await.unwrap();
+        rig.sms.executions.append_logs((*id, 1), vec![line(1, "x")], true).await.unwrap();
         let told = ExecutionReport { result: Bytes::from("out"), ..rig.report(*id, S::Completed).await };
         rig.control.report_execution(told).await.unwrap();
     }
@@ -461,7 +461,7 @@ async fn the_oldest_ended_executions_go_with_everything_of_theirs() {
     let (code, _) = rig.call("GET", &format!("/api/v1/executions/{first}"), None).await;
     assert_eq!(code, 404);
     assert_eq!(
-        rig.sms.executions.append_logs(first, vec![line(2, "x")], false).await.unwrap_err().code,
+        rig.sms.executions.append_logs((first, 1), vec![line(2, "x")], false).await.unwrap_err().code,
         "EXECUTION_NOT_FOUND"
     );
 }
@@ -488,7 +488,7 @@ async fn everything_is_there_again_after_a_stop_at_any_moment() {
     let rig = rig().await;
     let node = rig.node("wasm").await;
     let (task, done) = rig.task("kept").await;
-    rig.sms.executions.append_logs(done, vec![line(1, "one")], true).await.unwrap();
+    rig.sms.executions.append_logs((done, 1), vec![line(1, "one")], true).await.unwrap();
     rig.tell(done, S::Completed).await;
     let open = rig.sms.executions.run(task, &NewRun { input: Bytes::from("in"), ..NewRun::default() }).await.unwrap();
     // A removal that a stop cut short between the task and its executions.
@@ -507,7 +507,8 @@ async fn everything_is_there_again_after_a_stop_at_any_moment() {
 }
 
 fn line(seq: u64, message: &str) -> LogLine {
-    LogLine { ts_ms: 5, seq, stream: LogStream::Stdout, level: "info".into(), message: message.into() }
+    let (level, message) = ("info".into(), message.into());
+    LogLine { ts_ms: 5, seq, stream: LogStream::Stdout, level, message, raw_base64: None, unterminated: false }
 }
 
 fn lines(range: std::ops::RangeInclusive<u64>) -> Vec<LogLine> {
@@ -522,19 +523,19 @@ fn open_logs(dir: &std::path::Path, most: u64) -> Arc<Logs> {
 async fn lines_that_come_again_are_skipped_and_a_gap_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let (logs, id) = (open_logs(dir.path(), 1 << 20), ExecutionId::new());
-    assert_eq!(logs.append(id, lines(1..=3), false).await.unwrap().1.next_seq, 4);
-    let (added, reach) = logs.append(id, lines(2..=5), false).await.unwrap();
+    assert_eq!(logs.append((id, 1), lines(1..=3), false).await.unwrap().1.next_seq, 4);
+    let (added, reach) = logs.append((id, 1), lines(2..=5), false).await.unwrap();
     assert_eq!((added.len(), reach.next_seq), (2, 6));
-    let fault = logs.append(id, lines(7..=8), false).await.unwrap_err();
+    let fault = logs.append((id, 1), lines(7..=8), false).await.unwrap_err();
     assert_eq!((fault.code.as_ref(), fault.errors[0].detail.as_str()), ("LOG_GAP", "expected 6"));
-    assert!(logs.append(id, Vec::new(), true).await.unwrap().1.finished);
-    assert!(logs.append(id, lines(4..=5), true).await.unwrap().0.is_empty(), "a repeat of the end is harmless");
-    assert_eq!(logs.append(id, lines(6..=6), false).await.unwrap_err().code, "LOG_FINISHED");
+    assert!(logs.append((id, 1), Vec::new(), true).await.unwrap().1.finished);
+    assert!(logs.append((id, 1), lines(4..=5), true).await.unwrap().0.is_empty(), "a repeat of the end is harmless");
+    assert_eq!(logs.append((id, 1), lines(6..=6), false).await.unwrap_err().code, "LOG_FINISHED");
     let page = logs.page(id, 0, 100).await.unwrap();
     assert_eq!(page.lines, lines(1..=5));
     for wrong in [line(0, ""), line(6, &"x".repeat(70_000)), LogLine { level: "l".repeat(40), ..line(6, "") }] {
         assert!(
-            logs.append(ExecutionId::new(), vec![wrong], false).await.unwrap_err().errors[0]
+            logs.append((ExecutionId::new(), 1), vec![wrong], false).await.unwrap_err().errors[0]
                 .field
                 .starts_with("lines[0].")
         );
@@ -542,11 +543,40 @@ async fn lines_that_come_again_are_skipped_and_a_gap_is_refused() {
 }
 
 #[tokio::test]
+async fn lines_of_an_attempt_that_another_has_followed_are_refused() {
+    let rig = rig().await;
+    let node = rig.node("wasm").await;
+    let (_, id) = rig.task("moved").await;
+    let service = &rig.sms.executions;
+    service.append_logs((id, 1), lines(1..=2), false).await.unwrap();
+    assert_eq!(service.append_logs((id, 2), lines(3..=3), false).await.unwrap_err().code, "STALE_ATTEMPT");
+    service.apply(id, &Event::Move { from: node, message: "the node went away" }).await.unwrap();
+    // The first node comes back: neither lines nor the end of its log may come between those of the second.
+    for (lines, finished) in [(lines(3..=4), false), (Vec::new(), true)] {
+        assert_eq!(service.append_logs((id, 1), lines, finished).await.unwrap_err().code, "STALE_ATTEMPT");
+    }
+    assert_eq!(service.append_logs((id, 2), Vec::new(), false).await.unwrap().next_seq, 3);
+    service.append_logs((id, 2), vec![line(3, "second")], true).await.unwrap();
+    let kept = service.read_logs(id, 0, 10).await.unwrap().0.lines;
+    assert_eq!(kept, [line(1, "line 1"), line(2, "line 2"), line(3, "second")]);
+}
+
+#[tokio::test]
+async fn once_an_attempt_has_asked_where_a_log_stands_an_earlier_one_adds_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let (logs, id) = (open_logs(dir.path(), 1 << 20), ExecutionId::new());
+    logs.append((id, 1), lines(1..=2), false).await.unwrap();
+    assert_eq!(logs.append((id, 2), Vec::new(), false).await.unwrap().1.next_seq, 3);
+    assert_eq!(logs.append((id, 1), lines(3..=3), false).await.unwrap_err().code, "STALE_ATTEMPT");
+    assert_eq!(logs.append((id, 2), lines(3..=3), false).await.unwrap().1.next_seq, 4);
+}
+
+#[tokio::test]
 async fn pages_of_a_long_log_are_read_from_the_middle() {
     let dir = tempfile::tempdir().unwrap();
     let (logs, id) = (open_logs(dir.path(), 1 << 20), ExecutionId::new());
     for from in (1..=1000).step_by(50) {
-        logs.append(id, lines(from..=from + 49), false).await.unwrap();
+        logs.append((id, 1), lines(from..=from + 49), false).await.unwrap();
     }
     for logs in [logs, open_logs(dir.path(), 1 << 20)] {
         for (after, limit) in [(0, 10), (127, 2), (128, 3), (999, 5), (640, 129)] {
@@ -562,7 +592,7 @@ async fn pages_of_a_long_log_are_read_from_the_middle() {
 async fn a_torn_end_is_cut_and_damage_before_it_is_reported() {
     let dir = tempfile::tempdir().unwrap();
     let id = ExecutionId::new();
-    open_logs(dir.path(), 1 << 20).append(id, lines(1..=4), false).await.unwrap();
+    open_logs(dir.path(), 1 << 20).append((id, 1), lines(1..=4), false).await.unwrap();
     let path = dir.path().join(format!("{id}.ndjson"));
     let whole = std::fs::read(&path).unwrap();
     let fourth = whole.split_inclusive(|byte| *byte == b'\n').take(3).map(<[u8]>::len).sum::<usize>();
@@ -571,7 +601,7 @@ async fn a_torn_end_is_cut_and_damage_before_it_is_reported() {
         let logs = open_logs(dir.path(), 1 << 20);
         assert_eq!(logs.page(id, 0, 10).await.unwrap().lines, lines(1..=3), "cut at {cut}");
         assert_eq!(std::fs::metadata(&path).unwrap().len(), fourth as u64);
-        assert_eq!(logs.append(id, lines(3..=5), false).await.unwrap().1.next_seq, 6);
+        assert_eq!(logs.append((id, 1), lines(3..=5), false).await.unwrap().1.next_seq, 6);
         assert_eq!(open_logs(dir.path(), 1 << 20).page(id, 0, 10).await.unwrap().lines, lines(1..=5));
     }
     let mut damaged = whole.clone();
@@ -587,7 +617,7 @@ async fn a_log_over_its_limit_says_so_and_drops_the_rest() {
     let dir = tempfile::tempdir().unwrap();
     let (logs, id) = (open_logs(dir.path(), 4096), ExecutionId::new());
     for from in (1..=200).step_by(10) {
-        assert_eq!(logs.append(id, lines(from..=from + 9), false).await.unwrap().1.next_seq, from + 10);
+        assert_eq!(logs.append((id, 1), lines(from..=from + 9), false).await.unwrap().1.next_seq, from + 10);
     }
     let page = logs.page(id, 0, 1000).await.unwrap();
     let last = page.lines.last().unwrap();
@@ -596,7 +626,7 @@ async fn a_log_over_its_limit_says_so_and_drops_the_rest() {
     assert!(last.message.contains("limit of 4096 bytes"), "{}", last.message);
     assert!(std::fs::metadata(dir.path().join(format!("{id}.ndjson"))).unwrap().len() <= 4096);
     let again = open_logs(dir.path(), 4096);
-    assert!(again.append(id, lines(300..=301), true).await.unwrap().1.finished, "a gap in what is dropped is no loss");
+    assert!(again.append((id, 1), lines(300..=301), true).await.unwrap().1.finished, "a gap in what is dropped is no loss");
     assert_eq!(open_logs(dir.path(), 4096).page(id, 0, 1000).await.unwrap().lines.len(), page.lines.len());
 }
 
@@ -606,14 +636,14 @@ async fn a_follower_gets_each_line_once_and_ends_with_the_log() {
     rig.node("wasm").await;
     let (_, id) = rig.task("talks").await;
     let service = rig.sms.executions.clone();
-    service.append_logs(id, lines(1..=3), false).await.unwrap();
+    service.append_logs((id, 1), lines(1..=3), false).await.unwrap();
     let mut follower = Box::pin(follow::follow(service.clone(), rig.sms.stopping.clone(), id, 1));
     assert_eq!(follower.next().await.unwrap().unwrap(), lines(2..=3));
-    service.append_logs(id, lines(3..=5), false).await.unwrap();
+    service.append_logs((id, 1), lines(3..=5), false).await.unwrap();
     assert_eq!(follower.next().await.unwrap().unwrap(), lines(4..=5));
     rig.tell(id, S::Completed).await;
     // The node delivers the rest after its report.
-    service.append_logs(id, lines(6..=6), true).await.unwrap();
+    service.append_logs((id, 1), lines(6..=6), true).await.unwrap();
     assert_eq!(follower.next().await.unwrap().unwrap(), lines(6..=6));
     assert!(follower.next().await.is_none());
     let (code, page) = rig.call("GET", &format!("/api/v1/executions/{id}/logs?limit=4"), None).await;
@@ -627,7 +657,7 @@ async fn logs_are_served_as_events_and_as_text() {
     let rig = rig().await;
     rig.node("wasm").await;
     let (_, id) = rig.task("talks").await;
-    rig.sms.executions.append_logs(id, lines(1..=2), true).await.unwrap();
+    rig.sms.executions.append_logs((id, 1), lines(1..=2), true).await.unwrap();
     rig.tell(id, S::Completed).await;
     let path = format!("/api/v1/executions/{id}/logs");
     let text = |body: Bytes| String::from_utf8(body.to_vec()).unwrap();
@@ -652,6 +682,24 @@ async fn logs_are_served_as_events_and_as_text() {
         assert_eq!((code, &problem["errors"][0]["field"]), (400, &json!(field)));
     }
     assert_eq!(rig.call("GET", &format!("/api/v1/executions/{}/logs", ExecutionId::new()), None).await.0, 404);
+}
+
+#[tokio::test]
+async fn the_end_of_a_followed_log_tells_the_last_status() {
+    let rig = Arc::new(rig().await);
+    rig.node("wasm").await;
+    let (_, id) = rig.task("talks").await;
+    rig.tell(id, S::Running).await;
+    // As a node does it: the rest of the log, then the report.
+    rig.sms.executions.append_logs((id, 1), lines(1..=1), true).await.unwrap();
+    let reader = rig.clone();
+    let read = tokio::spawn(async move {
+        reader.call_raw("GET", &format!("/api/v1/executions/{id}/logs?follow=true"), None).await.2
+    });
+    until("a follower waits for the report", async || rig.sms.executions.index.waited_for(id)).await;
+    rig.tell(id, S::Failed).await;
+    let body = read.await.unwrap();
+    assert!(String::from_utf8_lossy(&body).contains(r#""status":"failed""#), "{body:?}");
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! `/api/v1/tasks…`.
 
-use axum::extract::State;
+use axum::extract::{DefaultBodyLimit, State};
+use bytes::Bytes;
 use net::{
     Problem,
     extract::{Body, Json, Path, Query},
@@ -16,7 +17,11 @@ use super::{
     records::{NewTask, Seen, unknown_kind},
     service::Wanted,
 };
-use crate::{Sms, page::Page};
+use crate::{
+    Sms,
+    executions::http::{MOST_BODY, input_of},
+    page::Page,
+};
 
 /// Name of this list in its cursors.
 const LIST: &str = "tasks";
@@ -25,7 +30,11 @@ const LIMIT: usize = 100;
 
 /// The routes of tasks.
 pub fn routes() -> OpenApiRouter<Sms> {
-    OpenApiRouter::new().routes(routes!(register_task, list_tasks)).routes(routes!(get_task, unregister_task))
+    let register = OpenApiRouter::new().routes(routes!(register_task, list_tasks));
+    // A task may bring an input for its first execution.
+    OpenApiRouter::new()
+        .merge(register.layer(DefaultBodyLimit::max(MOST_BODY)))
+        .routes(routes!(get_task, unregister_task))
 }
 
 /// What a task runs.
@@ -217,14 +226,21 @@ struct RegisterTaskRequest {
     /// What to run; absent: the task is an entry in the registry only.
     #[serde(default)]
     executable: Option<ExecutableView>,
+    /// Standard input of its first execution, as text.
+    #[serde(default)]
+    input: Option<String>,
+    /// The same in base64, instead of `input`.
+    #[serde(default)]
+    input_base64: Option<String>,
 }
 
 impl RegisterTaskRequest {
-    fn parse(self) -> Result<NewTask, Fault> {
+    fn parse(self) -> Result<(NewTask, Bytes), Fault> {
+        let input = input_of(self.input, self.input_base64)?;
         let priority = self.priority.as_deref().and_then(TaskPriority::from_word).unwrap_or(TaskPriority::Normal);
         let executable =
             self.executable.map(|view| view.parse().map_err(|fault| fault.within("executable"))).transpose()?;
-        Ok(NewTask {
+        let new = NewTask {
             name: self.name,
             description: self.description.unwrap_or_default(),
             priority,
@@ -235,7 +251,8 @@ impl RegisterTaskRequest {
             metadata: self.metadata.unwrap_or_default(),
             config: self.config.unwrap_or_default(),
             executable,
-        })
+        };
+        Ok((new, input))
     }
 }
 
@@ -260,6 +277,7 @@ struct RegisteredTask {
     responses(
         (status = 200, description = "Registered", body = RegisteredTask),
         (status = 400, description = "Not JSON, or a value that makes no sense", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 413, description = "The input is over 8 MiB", body = ProblemBody, content_type = "application/problem+json"),
         (status = 415, description = "Not sent as application/json", body = ProblemBody, content_type = "application/problem+json"),
         (status = 422, description = "A field is missing or of another type", body = ProblemBody, content_type = "application/problem+json"),
         (status = 429, description = "Too many executions are open", body = ProblemBody, content_type = "application/problem+json"),
@@ -269,7 +287,8 @@ async fn register_task(
     State(sms): State<Sms>,
     Json(body): Json<RegisterTaskRequest>,
 ) -> Result<Json<RegisteredTask>, Problem> {
-    let (seen, execution) = sms.tasks.register(body.parse()?).await?;
+    let (new, input) = body.parse()?;
+    let (seen, execution) = sms.tasks.register_with(new, input).await?;
     Ok(Json(RegisteredTask {
         success: true,
         task_id: seen.task.id.to_string(),

@@ -1,5 +1,6 @@
 //! What can be done with tasks.
 
+use bytes::Bytes;
 use std::sync::Arc;
 use store::{Batch, Guard, Keyed, Op, Store, Table, encode};
 use types::{Assignment, AssignmentKind, Clock, Execution, Fault, NodeId, Task, TaskId, TaskPriority, TaskStatus};
@@ -49,11 +50,27 @@ impl Service {
     /// # Errors
     /// Names the field; those of the store.
     pub(crate) async fn register(&self, new: NewTask) -> Result<(Seen, Option<Execution>), Fault> {
+        self.register_with(new, Bytes::new()).await
+    }
+
+    /// The same with an input for the first execution.
+    ///
+    /// # Errors
+    /// Those of [`Service::register`]; an input with nothing to run, or one over its limit.
+    pub(crate) async fn register_with(
+        &self,
+        new: NewTask,
+        input: Bytes,
+    ) -> Result<(Seen, Option<Execution>), Fault> {
         let task = new.into_task(self.clock.wall())?;
+        if task.executable.is_none() && !input.is_empty() {
+            let wrong = "is given, but the task has no executable that could read it";
+            return Err(Fault::invalid_field("input", wrong));
+        }
         let mut batch = Batch::new().guard(Guard::Absent(task.key())).put(task.key(), encode(&task)?);
         let mut first = None;
         if task.executable.is_some() {
-            let run = NewRun { first: true, ..NewRun::default() };
+            let run = NewRun { first: true, input, ..NewRun::default() };
             first = Some(self.executions.draft(&task, &run, &mut batch)?);
         } else if let Some(told) = self.telling(&task) {
             batch.ops.push(Op::Put(told.key(), encode(&told)?));

@@ -115,6 +115,40 @@ async fn a_task_that_makes_no_sense_is_refused_with_the_field() {
 }
 
 #[tokio::test]
+async fn a_task_brings_the_input_of_its_first_execution() {
+    let rig = rig().await;
+    rig.node("wasm").await;
+    let body = |more: Value| {
+        let mut body = json!({"name": "reads", "endpoint": "", "version": "",
+            "executable": {"type": "wasm", "uri": "https://example.org/x.wasm"}});
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        Some(body)
+    };
+    let long = "x".repeat(3 << 20);
+    for (more, input) in [
+        (json!({"input": "text"}), "text"),
+        (json!({"input_base64": "dGV4dA=="}), "text"),
+        (json!({"input": long}), long.as_str()),
+        (json!({}), ""),
+    ] {
+        let (code, answer) = rig.call("POST", "/api/v1/tasks", body(more)).await;
+        assert_eq!(code, 200, "{answer}");
+        let id = answer["execution_id"].as_str().unwrap().parse().unwrap();
+        assert_eq!(rig.control.get_work(id).await.unwrap().input, input);
+    }
+    for (more, code, field) in [
+        (json!({"input": "a", "input_base64": "YQ=="}), 400, "input_base64"),
+        (json!({"input_base64": "?"}), 400, "input_base64"),
+        (json!({"input": "a", "executable": null}), 400, "input"),
+    ] {
+        let (got, problem) = rig.call("POST", "/api/v1/tasks", body(more)).await;
+        assert_eq!((got, &problem["errors"][0]["field"]), (code, &json!(field)), "{problem}");
+    }
+    let (code, problem) = rig.call("POST", "/api/v1/tasks", body(json!({"input": "x".repeat(9 << 20)}))).await;
+    assert_eq!((code, &problem["code"]), (413, &json!("INPUT_TOO_LARGE")), "{problem}");
+}
+
+#[tokio::test]
 async fn lists_count_what_the_filter_lets_through() {
     let rig = rig().await;
     let node = rig.node("wasm").await;

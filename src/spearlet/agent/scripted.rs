@@ -461,8 +461,11 @@ impl Control for Line {
         self.call("append_logs", |world| {
             assert!(batch.lines.len() <= 500, "a batch is bounded");
             let id = batch.execution_id;
-            if !world.executions.contains_key(&id) {
+            let Some(now) = world.executions.get(&id) else {
                 return Err(Fault::not_found("EXECUTION_NOT_FOUND", "no such execution"));
+            };
+            if now.attempt != batch.attempt {
+                return Err(Fault::conflict("STALE_ATTEMPT", "another attempt"));
             }
             let kept = world.logs.entry(id).or_default();
             for line in batch.lines {

@@ -28,7 +28,7 @@ impl Executor {
     /// Ships the log while the execution runs.
     pub(super) async fn ship(&self, job: &Job, first_seq: u64, mut unsent: watch::Receiver<()>) -> Infallible {
         let Ok(registry) = self.registry() else { return pending().await };
-        let mut shipper = Shipper::new(&self.logs, job.id, first_seq);
+        let mut shipper = Shipper::new(&self.logs, (job.id, job.attempt), first_seq);
         let (mut tries, mut caught_up) = (0, true);
         loop {
             if caught_up && unsent.changed().await.is_err() {

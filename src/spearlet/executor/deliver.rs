@@ -20,6 +20,9 @@ const TOGETHER: usize = 8;
 /// Patience with the registry once the process stops.
 const LAST_PATIENCE: Duration = Duration::from_secs(1);
 
+/// Another attempt has followed: neither the log nor the result of this one is wanted.
+const STALE: &str = "STALE_ATTEMPT";
+
 /// What a try of a delivery came to.
 enum Delivered {
     /// The registry has it.
@@ -106,7 +109,7 @@ impl Executor {
     async fn try_deliver(&self, ending: &Ending, result: Bytes) -> Result<Delivered, Fault> {
         let (id, registry) = (ending.execution_id, self.registry()?);
         let from = self.book().get(id).map_or(1, |entry| entry.shipped);
-        let mut shipper = Shipper::new(&self.logs, id, from);
+        let mut shipper = Shipper::new(&self.logs, (id, ending.attempt), from);
         loop {
             match shipper.step(&**registry, true).await {
                 Ok(Shipped::All) => break,
@@ -115,7 +118,7 @@ impl Executor {
                     tracing::warn!(execution = %id, "the registry does not take the rest of the log; given up");
                     break;
                 }
-                Err(fault) if fault.kind == ErrorKind::NotFound => return Ok(Delivered::Refused(fault.message)),
+                Err(fault) if fault.kind == ErrorKind::NotFound || fault.code == STALE => return Ok(Delivered::Refused(fault.message)),
                 Err(fault) if is_final(&fault) => {
                     tracing::warn!(execution = %id, error = %fault, "the registry refuses the log; given up");
                     break;

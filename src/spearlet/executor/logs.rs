@@ -83,6 +83,8 @@ impl LogFile {
             stream: LogStream::System,
             level: level.to_owned(),
             message,
+            raw_base64: None,
+            unterminated: false,
         };
         if self.dropped > 0 {
             let message = format!("{} more lines were not kept (limit {MOST_LOG} bytes)", self.dropped);
@@ -162,6 +164,7 @@ impl<'a> Lines<'a> {
 /// The sending end.
 pub(crate) struct Shipper {
     id: ExecutionId,
+    attempt: u32,
     path: PathBuf,
     offset: u64,
     /// The number the registry expects next, as far as we know.
@@ -181,9 +184,9 @@ pub(crate) enum Shipped {
 }
 
 impl Shipper {
-    /// For the lines from `next_seq` on.
-    pub(crate) fn new(dir: &Path, id: ExecutionId, next_seq: u64) -> Self {
-        Self { id, path: path(dir, id), offset: 0, next_seq, stuck: 0 }
+    /// For the lines of an attempt from `next_seq` on.
+    pub(crate) fn new(dir: &Path, (id, attempt): (ExecutionId, u32), next_seq: u64) -> Self {
+        Self { id, attempt, path: path(dir, id), offset: 0, next_seq, stuck: 0 }
     }
 
     /// The number the registry expects next.
@@ -204,7 +207,7 @@ impl Shipper {
             return Ok(Shipped::All);
         }
         let ends = lines.first().zip(lines.last()).map(|(first, last)| (first.seq, last.seq));
-        let batch = LogBatch { execution_id: self.id, lines, finished: last && at_end };
+        let batch = LogBatch { execution_id: self.id, attempt: self.attempt, lines, finished: last && at_end };
         let answer = within(LONG_ANSWER, "log", registry.append_logs(batch)).await?;
         let reached = if at_end { Shipped::All } else { Shipped::More };
         let Some((first, last)) = ends else { return Ok(reached) };

@@ -96,7 +96,8 @@ impl Executor {
                     let mut first_seq = 1;
                     if job.attempt > 1 {
                         // An earlier attempt, perhaps elsewhere, has written lines.
-                        let nothing = LogBatch { execution_id: job.id, lines: Vec::new(), finished: false };
+                        let nothing =
+                            LogBatch { execution_id: job.id, attempt: job.attempt, lines: Vec::new(), finished: false };
                         first_seq = within(LONG_ANSWER, "log", registry.append_logs(nothing)).await?.next_seq;
                     }
                     Ok((work, first_seq))

@@ -408,6 +408,23 @@ async fn a_later_attempt_waits_for_the_earlier_and_its_log_goes_on() {
 }
 
 #[tokio::test]
+async fn a_run_that_another_attempt_has_followed_adds_nothing_to_its_log() {
+    let machine = Machine::new();
+    let _process = machine.start().await;
+    let task = machine.registry.task("hold", |_| {});
+    let id = machine.registry.place(machine.node, task, "");
+    machine.until("begun", async || holding(&machine.registry, id)).await;
+    let before = machine.registry.log(id);
+    // Another node has it now; this one has not heard of that.
+    machine.registry.alter(|world| world.executions.get_mut(&id).unwrap().attempt = 2);
+    machine.probe.release();
+    machine.cleared().await;
+    assert_eq!(machine.registry.log(id), before);
+    assert!(machine.registry.world().finished_logs.is_empty());
+    assert!(!machine.registry.world().executions[&id].status.terminal());
+}
+
+#[tokio::test]
 async fn no_more_run_than_may_and_what_does_not_fit_stays_with_the_registry() {
     let mut machine = Machine::new();
     (machine.config.concurrency, machine.config.queue) = (2, 2);
