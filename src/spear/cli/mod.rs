@@ -1,4 +1,4 @@
-//! The command line: `spear serve`, `spear sample`, `spear config`, `spear store`.
+//! The command line: `spear serve`, `spear sample`, `spear config`, `spear store`; and links named after a role.
 //!
 //! Standard output has what was asked for and nothing else. An error is one line on standard error that begins
 //! with `spear: ` and says what to do next. Exit codes: 0 done, or stopped as asked; 1 a task failed; 2 usage or
@@ -6,6 +6,7 @@
 
 mod banner;
 mod configuration;
+mod link;
 mod output;
 mod sample;
 mod serve;
@@ -54,13 +55,11 @@ enum Command {
 
 /// Runs the program; `arguments` begin with its own name.
 pub fn run(arguments: impl IntoIterator<Item = OsString>, environment: BTreeMap<String, OsString>) -> ExitCode {
-    let ended = match Program::try_parse_from(arguments) {
-        Ok(program) => match program.command {
-            Command::Serve(serve) => serve.run(environment),
-            Command::Sample(sample) => sample.run(),
-            Command::Config(config) => config.run(environment),
-            Command::Store(store) => store.run(),
-        },
+    let ended = match parse(arguments) {
+        Ok(Command::Serve(serve)) => serve.run(environment),
+        Ok(Command::Sample(sample)) => sample.run(),
+        Ok(Command::Config(config)) => config.run(environment),
+        Ok(Command::Store(store)) => store.run(),
         Err(error) => explain(&error),
     };
     match ended {
@@ -71,6 +70,15 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, environment: BTreeMap<
             }
             ExitCode::from(stopped.code)
         }
+    }
+}
+
+/// The command that is wanted, by the program's name and its arguments.
+fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, clap::Error> {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    match arguments.first().and_then(|program| link::role(program)) {
+        Some(role) => link::parse(role, arguments).map(Command::Serve),
+        None => Program::try_parse_from(arguments).map(|program| program.command),
     }
 }
 

@@ -16,6 +16,7 @@ mod hostile;
 mod in_process;
 mod kill;
 mod lifecycle;
+mod link;
 mod outage;
 mod readme;
 mod remote;
