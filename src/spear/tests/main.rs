@@ -20,4 +20,5 @@ mod link;
 mod outage;
 mod readme;
 mod remote;
+mod status;
 mod support;
