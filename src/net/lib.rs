@@ -32,6 +32,7 @@ pub mod readiness;
 pub mod rest;
 pub mod serve;
 pub mod sse;
+pub mod status;
 pub mod token;
 
 mod attempts;
@@ -50,6 +51,7 @@ pub use range::RangeRequest;
 pub use readiness::{Check, Readiness};
 pub use rest::Rest;
 pub use serve::{ServeOptions, serve};
+pub use status::Process;
 pub use token::{Token, TokenError};
 
 #[cfg(test)]

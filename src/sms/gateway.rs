@@ -29,7 +29,7 @@ use api::proto::{
     v1::{agent_service_server::AgentServiceServer, execution_service_server::ExecutionServiceServer},
 };
 
-use crate::{Sms, agent, events, executions, files, nodes, tasks};
+use crate::{Sms, agent, events, executions, files, nodes, status, tasks};
 
 /// Bytes of one message that this side reads: an input or a result of an execution fits.
 const MOST_MESSAGE: usize = 16 << 20;
@@ -66,6 +66,7 @@ fn routes() -> OpenApiRouter<Sms> {
         .merge(executions::http::routes())
         .merge(files::http::routes())
         .merge(events::http::routes())
+        .routes(routes!(status::process_status))
         .routes(routes!(health))
 }
 

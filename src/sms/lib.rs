@@ -16,6 +16,7 @@ pub mod files;
 mod gateway;
 pub mod nodes;
 mod page;
+mod status;
 pub mod tasks;
 
 use axum::Router;
@@ -35,6 +36,8 @@ pub struct Deps {
     pub clock: Arc<dyn Clock>,
     /// Where files and logs lie; exists and is locked.
     pub data_dir: PathBuf,
+    /// The process that this is part of, for its status.
+    pub process: net::Process,
     /// Settings.
     pub config: Config,
 }
@@ -91,6 +94,7 @@ pub struct Sms {
     pub(crate) bus: Bus,
     pub(crate) config: Arc<Config>,
     pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) process: net::Process,
     pub(crate) health: tonic_health::server::HealthReporter,
     /// Cancelled when the process begins to stop: endless streams end on it.
     pub(crate) stopping: supervise::Stop,
@@ -124,7 +128,8 @@ impl Sms {
         let tasks = tasks::Service::start(&store, clock.clone(), executions.clone()).await?;
         let stopping = supervisor.stopping();
         let health = gateway::health_reporter(&scope, stopping.clone(), store).await;
-        Ok(Self { nodes, tasks, files, executions, bus, config, clock, health, stopping })
+        let process = deps.process;
+        Ok(Self { nodes, tasks, files, executions, bus, config, clock, process, health, stopping })
     }
 
     /// What agents in this process use.

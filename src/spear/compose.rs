@@ -5,7 +5,7 @@
 //! ```
 //! With both roles in one process the agent gets the registry as an object; alone, a gRPC client of the same trait.
 
-use net::{Access, Listener, ServeOptions, Sockets, Token, readiness::Readiness};
+use net::{Access, Listener, Process, ServeOptions, Sockets, Token, readiness::Readiness};
 use runtime::Runtimes;
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use store::{DataDir, Store};
@@ -95,13 +95,15 @@ pub async fn serve(
         Some(agent) => Some(house.bind(("spearlet/grpc", &agent.grpc), ("spearlet/http", &agent.http)).await?),
         None => None,
     };
+    let (who, listeners) = ((settings.roles.name(), env!("CARGO_PKG_VERSION")), &house.running.listeners);
+    let process = Process::new(who, listeners, &house.supervisor, &house.readiness, house.clock.clone());
     let mut stores = Vec::new();
     let mut local = None;
     if let (Some(sms), Some(sockets)) = (settings.sms, sms_sockets) {
-        local = Some(house.start_sms(sms, sockets, &mut stores).await?);
+        local = Some(house.start_sms(sms, sockets, &process, &mut stores).await?);
     }
     if let (Some(agent), Some(sockets)) = (settings.spearlet, agent_sockets) {
-        house.start_spearlet(agent, sockets, local, &mut stores).await?;
+        house.start_spearlet(agent, sockets, local, (&process, &mut stores)).await?;
     }
     house.supervisor.watchdog();
     house.supervisor.ready();
@@ -175,6 +177,7 @@ impl House {
         &mut self,
         settings: SmsSettings,
         sockets: Pair,
+        process: &Process,
         stores: &mut Vec<Store>,
     ) -> Result<Arc<dyn api::Control>, Stopped> {
         let data = DataDir::open(&settings.data_dir).map_err(Stopped::store)?;
@@ -190,6 +193,7 @@ impl House {
             bus,
             clock: self.clock.clone(),
             data_dir: data.path().to_owned(),
+            process: process.clone(),
             config: settings.config,
         };
         let sms = sms::Sms::start(deps, &self.supervisor).await.map_err(Stopped::fault)?;
@@ -205,7 +209,7 @@ impl House {
         settings: SpearletSettings,
         sockets: Pair,
         local: Option<Arc<dyn api::Control>>,
-        stores: &mut Vec<Store>,
+        (process, stores): (&Process, &mut Vec<Store>),
     ) -> Result<(), Stopped> {
         let data = DataDir::open(&settings.data_dir).map_err(Stopped::store)?;
         let access = (self.access(&sockets.grpc, &data)?, self.access(&sockets.http, &data)?);
@@ -226,6 +230,7 @@ impl House {
             clock: self.clock.clone(),
             data_dir: data.path().to_owned(),
             addresses: spearlet::Addresses { grpc: sockets.grpc.local_addr(), http: sockets.http.local_addr() },
+            process: process.clone(),
             config: settings.config,
         };
         let agent = spearlet::Spearlet::start(deps, &self.supervisor).await.map_err(Stopped::fault)?;

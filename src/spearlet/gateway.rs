@@ -33,6 +33,7 @@ struct Gateway {
     clock: Arc<dyn Clock>,
     objects: Arc<objects::Service>,
     executor: Arc<Executor>,
+    process: net::Process,
 }
 
 /// The process answers.
@@ -89,6 +90,13 @@ async fn status(State(gateway): State<Arc<Gateway>>) -> Json<Status> {
     })
 }
 
+/// The state of the process: version, listeners, readiness, and everything that is supervised in it.
+#[utoipa::path(get, path = "/api/v1/status", operation_id = "process_status", tag = "agent",
+    responses((status = 200, body = net::status::ProcessStatus)))]
+async fn process_status(State(gateway): State<Arc<Gateway>>) -> Json<net::status::ProcessStatus> {
+    Json(gateway.process.status())
+}
+
 /// REST.
 pub(crate) fn http(spearlet: &Spearlet) -> Router {
     let gateway = Arc::new(Gateway {
@@ -97,10 +105,12 @@ pub(crate) fn http(spearlet: &Spearlet) -> Router {
         clock: spearlet.clock.clone(),
         objects: spearlet.objects.clone(),
         executor: spearlet.executor.clone(),
+        process: spearlet.process.clone(),
     });
     let (router, mut document) = OpenApiRouter::with_openapi(Document::openapi())
         .routes(routes!(health))
         .routes(routes!(status))
+        .routes(routes!(process_status))
         .split_for_parts();
     document.merge(objects::http::Document::openapi());
     let mut router = router.with_state(gateway).merge(objects::http::router(spearlet.objects.clone()));

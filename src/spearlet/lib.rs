@@ -36,6 +36,8 @@ pub struct Deps {
     pub data_dir: PathBuf,
     /// The addresses it listens on, told to the registry.
     pub addresses: Addresses,
+    /// The process that this is part of, for its status.
+    pub process: net::Process,
     /// Settings.
     pub config: Config,
 }
@@ -121,6 +123,7 @@ pub struct Spearlet {
     pub(crate) executor: Arc<executor::Executor>,
     pub(crate) agent: Arc<agent::Agent>,
     pub(crate) swagger_enabled: bool,
+    pub(crate) process: net::Process,
     pub(crate) clock: Arc<dyn Clock>,
 }
 
@@ -178,7 +181,8 @@ impl Spearlet {
         )
         .await?;
         let swagger_enabled = config.swagger_enabled;
-        Ok(Self { id, node_name: config.node_name.as_str().into(), objects, executor, agent, swagger_enabled, clock })
+        let (node_name, process) = (config.node_name.as_str().into(), deps.process);
+        Ok(Self { id, node_name, objects, executor, agent, swagger_enabled, process, clock })
     }
 
     /// Its id, kept on disk.

@@ -13,7 +13,7 @@ mod signal;
 mod supervisor;
 
 pub use phase::{Budget, Phase};
-pub use scope::{OnError, Scope, Stop, TaskState, TaskStatus, backoff};
+pub use scope::{OnError, Scope, ScopeStatus, Stop, TaskState, TaskStatus, backoff};
 pub use signal::{stop_signal, stop_signals};
 pub use supervisor::{Failure, Supervisor};
 

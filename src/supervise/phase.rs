@@ -20,6 +20,17 @@ pub enum Phase {
 impl Phase {
     /// All, in the order of stopping.
     pub const ALL: [Self; 5] = [Self::Intake, Self::Work, Self::Report, Self::Bus, Self::Store];
+
+    /// As people read it: `intake`, `work`, `report`, `bus`, `store`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Intake => "intake",
+            Self::Work => "work",
+            Self::Report => "report",
+            Self::Bus => "bus",
+            Self::Store => "store",
+        }
+    }
 }
 
 /// How long each phase may take to stop.

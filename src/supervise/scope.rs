@@ -31,7 +31,7 @@ pub enum OnError {
     Log,
 }
 
-/// State of a supervised task, for `spear status`.
+/// State of a supervised task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TaskState {
     /// It runs.
@@ -55,6 +55,68 @@ pub struct TaskStatus {
     pub restarts: u64,
     /// Its last error.
     pub last_error: Option<String>,
+}
+
+/// All tasks of one name: what `spear status` shows in a line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ScopeStatus {
+    /// `scope/task`.
+    pub name: String,
+    /// Phase in which they stop.
+    pub phase: Phase,
+    /// Running when one runs, else waiting to be started again when one does.
+    pub state: TaskState,
+    /// How many have not ended.
+    pub count: u64,
+    /// How often they were started again.
+    pub restarts: u64,
+    /// The last error of one of them.
+    pub last_error: Option<String>,
+}
+
+impl TaskState {
+    /// As people read it: `running`, `backing_off`, `ended`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::BackingOff => "backing_off",
+            Self::Ended => "ended",
+        }
+    }
+}
+
+/// Tasks of one name that run once: connections, executions.
+#[derive(Debug)]
+pub(crate) struct Crowd {
+    pub(crate) phase: Phase,
+    pub(crate) running: u64,
+    pub(crate) last_error: Option<String>,
+}
+
+/// One of a crowd, counted while it lives.
+struct Member {
+    shared: Arc<Shared>,
+    name: String,
+}
+
+impl Member {
+    fn failed(&self, error: &str) {
+        if let Some(crowd) = lock(&self.shared.crowds).get_mut(&self.name) {
+            crowd.last_error = Some(error.to_owned());
+        }
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        let mut crowds = lock(&self.shared.crowds);
+        let Some(crowd) = crowds.get_mut(&self.name) else { return };
+        crowd.running = crowd.running.saturating_sub(1);
+        // A crowd that failed stays listed, but not without end.
+        if crowd.running == 0 && (crowd.last_error.is_none() || crowds.len() > MOST_LISTED) {
+            crowds.remove(&self.name);
+        }
+    }
 }
 
 pub(crate) struct Group {
@@ -197,15 +259,21 @@ impl Scope {
     where
         Fut: Future<Output = TaskResult> + Send + 'static,
     {
-        let full = format!("{}/{name}", self.name);
-        let span = tracing::debug_span!("task", name = %full);
+        let member = self.join(format!("{}/{name}", self.name));
+        let span = tracing::debug_span!("task", name = %member.name);
         self.run(
             async move {
                 match AssertUnwindSafe(task).catch_unwind().await {
                     Ok(Ok(())) => {}
-                    Ok(Err(error)) => tracing::error!(task = %full, error = chain(error.as_ref()), "task failed"),
+                    Ok(Err(error)) => {
+                        let error = chain(error.as_ref());
+                        tracing::error!(task = %member.name, error, "task failed");
+                        member.failed(&error);
+                    }
                     Err(panic) => {
-                        tracing::error!(task = %full, error = panic_text(panic.as_ref()), "task panicked");
+                        let error = panic_text(panic.as_ref());
+                        tracing::error!(task = %member.name, error, "task panicked");
+                        member.failed(&format!("panic: {error}"));
                     }
                 }
             }
@@ -216,6 +284,18 @@ impl Scope {
     #[expect(clippy::disallowed_methods, reason = "the one place that spawns")]
     fn run(&self, future: impl Future<Output = ()> + Send + 'static) {
         tokio::spawn(self.group.tracker.track_future(future));
+    }
+
+    fn join(&self, name: String) -> Member {
+        let mut crowds = lock(&self.shared.crowds);
+        match crowds.get_mut(&name) {
+            Some(crowd) => crowd.running += 1,
+            None => {
+                crowds.insert(name.clone(), Crowd { phase: self.phase, running: 1, last_error: None });
+            }
+        }
+        drop(crowds);
+        Member { shared: self.shared.clone(), name }
     }
 
     fn enter(&self, full: &str) -> Entry {

@@ -1,7 +1,7 @@
 //! Starts, watches and stops everything.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap, btree_map::Entry},
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -12,8 +12,8 @@ use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    Budget, Phase, Scope, TaskStatus,
-    scope::{Group, lock},
+    Budget, Phase, Scope, ScopeStatus, TaskState, TaskStatus,
+    scope::{Crowd, Group, lock},
 };
 
 /// The task that ended the process.
@@ -28,6 +28,8 @@ pub struct Failure {
 
 pub(crate) struct Shared {
     pub(crate) tasks: Mutex<BTreeMap<u64, TaskStatus>>,
+    /// By name.
+    pub(crate) crowds: Mutex<HashMap<String, Crowd>>,
     failure: watch::Sender<Option<Failure>>,
     ids: AtomicU64,
     ready: AtomicBool,
@@ -69,6 +71,7 @@ impl Supervisor {
             groups: Phase::ALL.map(group).into(),
             shared: Arc::new(Shared {
                 tasks: Mutex::default(),
+                crowds: Mutex::default(),
                 failure: watch::Sender::new(None),
                 ids: AtomicU64::new(0),
                 ready: AtomicBool::new(false),
@@ -93,6 +96,20 @@ impl Supervisor {
     /// Everything that is supervised, with the failures of what ended badly.
     pub fn tasks(&self) -> Vec<TaskStatus> {
         lock(&self.shared.tasks).values().cloned().collect()
+    }
+
+    /// The same by name, with the tasks that run once, such as connections, counted; in the order of stopping.
+    pub fn scopes(&self) -> Vec<ScopeStatus> {
+        let mut scopes: BTreeMap<(Phase, String), ScopeStatus> = BTreeMap::new();
+        let crowds: Vec<ScopeStatus> =
+            lock(&self.shared.crowds).iter().map(|(name, crowd)| crowd.status(name)).collect();
+        for task in self.tasks().into_iter().map(ScopeStatus::from).chain(crowds) {
+            match scopes.entry((task.phase, task.name.clone())) {
+                Entry::Vacant(entry) => drop(entry.insert(task)),
+                Entry::Occupied(mut entry) => entry.get_mut().add(task),
+            }
+        }
+        scopes.into_values().collect()
     }
 
     /// Says that the process can answer; told to systemd too.
@@ -140,8 +157,8 @@ impl Supervisor {
             return;
         }
         if tokio::time::timeout(self.budget.share(phase), group.tracker.wait()).await.is_err() {
-            let left: Vec<_> =
-                self.tasks().into_iter().filter(|task| task.phase == phase).map(|task| task.name).collect();
+            let left = self.scopes().into_iter().filter(|scope| scope.phase == phase && scope.count > 0);
+            let left: Vec<_> = left.map(|scope| scope.name).collect();
             tracing::warn!(?phase, tasks = ?left, running = group.tracker.len(), "abandoned: did not stop in time");
         }
     }
@@ -158,6 +175,36 @@ impl Supervisor {
                 }
             }
         });
+    }
+}
+
+impl Crowd {
+    fn status(&self, name: &str) -> ScopeStatus {
+        let state = if self.running == 0 { TaskState::Ended } else { TaskState::Running };
+        let (phase, count, last_error) = (self.phase, self.running, self.last_error.clone());
+        ScopeStatus { name: name.to_owned(), phase, state, count, restarts: 0, last_error }
+    }
+}
+
+impl ScopeStatus {
+    /// One more of the same name.
+    fn add(&mut self, other: Self) {
+        self.state = match (self.state, other.state) {
+            (TaskState::Running, _) | (_, TaskState::Running) => TaskState::Running,
+            (TaskState::BackingOff, _) | (_, TaskState::BackingOff) => TaskState::BackingOff,
+            _ => TaskState::Ended,
+        };
+        self.count += other.count;
+        self.restarts += other.restarts;
+        self.last_error = other.last_error.or(self.last_error.take());
+    }
+}
+
+impl From<TaskStatus> for ScopeStatus {
+    fn from(task: TaskStatus) -> Self {
+        let count = u64::from(task.state != TaskState::Ended);
+        let TaskStatus { name, phase, state, restarts, last_error } = task;
+        Self { name, phase, state, count, restarts, last_error }
     }
 }
 

@@ -92,3 +92,37 @@ fn the_pause_doubles_up_to_its_limit_with_jitter() {
     }
     assert!(backoff(first, most, 20) >= most * 3 / 4);
 }
+
+#[tokio::test]
+async fn tasks_of_one_name_are_one_line_with_their_number_and_the_last_error() {
+    let supervisor = Supervisor::new(quick());
+    let scope = supervisor.scope(Phase::Intake, "http");
+    let (end, ended) = tokio::sync::watch::channel(false);
+    for _ in 0..3 {
+        let mut ended = ended.clone();
+        scope.spawn_once("connection", async move {
+            drop(ended.wait_for(|end| *end).await);
+            Ok(())
+        });
+    }
+    scope.spawn_once("stream", async { Err("reset".into()) });
+    supervisor.scope(Phase::Store, "store").spawn("commit", OnError::StopProcess, |stop| async move {
+        stop.cancelled().await;
+        Ok(())
+    });
+    let of = |name: &str| supervisor.scopes().into_iter().find(|scope| scope.name == name);
+    while of("http/stream").is_none_or(|stream| stream.count > 0) {
+        tokio::task::yield_now().await;
+    }
+    let names: Vec<_> = supervisor.scopes().into_iter().map(|scope| (scope.phase.name(), scope.name)).collect();
+    let expected = [("intake", "http/connection"), ("intake", "http/stream"), ("store", "store/commit")];
+    assert_eq!(names, expected.map(|(phase, name)| (phase, name.to_owned())));
+    let connections = of("http/connection").unwrap();
+    assert_eq!((connections.count, connections.state, connections.last_error), (3, TaskState::Running, None));
+    let streams = of("http/stream").unwrap();
+    assert_eq!((streams.state.name(), streams.last_error.as_deref()), ("ended", Some("reset")));
+    end.send(true).unwrap();
+    while of("http/connection").is_some() {
+        tokio::task::yield_now().await;
+    }
+}

@@ -41,7 +41,9 @@ impl Registry {
         let engine = Redb::open(store::redb::Config::new(dir, clock.clone())).unwrap();
         let store = Store::start(Arc::new(engine), &supervisor.scope(Phase::Store, "store"));
         let bus = bus::Bus::start(&store, &supervisor.scope(Phase::Bus, "bus"));
-        let sms = Sms::start(Deps { store, bus, clock, data_dir: home.to_owned(), config }, &supervisor).await.unwrap();
+        let (data_dir, ready) = (home.to_owned(), net::Readiness::new());
+        let process = net::Process::new(("sms", "test"), &[], &supervisor, &ready, clock.clone());
+        let sms = Sms::start(Deps { store, bus, clock, data_dir, process, config }, &supervisor).await.unwrap();
         let mut places = Vec::new();
         for (name, router) in [("http", sms.http()), ("grpc", sms.grpc().unwrap())] {
             let listener = Sockets::bind(name, name, "127.0.0.1:0".parse().unwrap()).await.unwrap();

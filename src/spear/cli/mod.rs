@@ -15,6 +15,7 @@ mod connection;
 mod contexts;
 mod file;
 mod health;
+mod link;
 mod list;
 mod manual;
 mod node;
@@ -104,8 +105,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, environment: Environme
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     let ended = match completion::asked(&environment).map(OsStr::to_owned) {
         Some(shell) => completion::answer(&shell, Program::command(), arguments, environment),
-        None => match Program::try_parse_from(arguments) {
-            Ok(program) => program.command.run(environment),
+        None => match parse(arguments) {
+            Ok(command) => command.run(environment),
             Err(error) => explain(&error),
         },
     };
@@ -141,6 +142,14 @@ impl Command {
             Self::DocsCli => output::say(&manual::document(Program::command())),
             Self::Simulate(simulate) => simulate.run(),
         }
+    }
+}
+
+/// The command that is wanted, by the program's name and its arguments.
+fn parse(arguments: Vec<OsString>) -> Result<Command, clap::Error> {
+    match arguments.first().and_then(|program| link::role(program)) {
+        Some(role) => link::parse(role, arguments).map(Command::Serve),
+        None => Program::try_parse_from(arguments).map(|program| program.command),
     }
 }
 

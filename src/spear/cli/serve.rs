@@ -11,7 +11,7 @@ use crate::{
     stopped::Stopped,
 };
 
-const ORDER: &str = "\
+pub(super) const ORDER: &str = "\
 Every setting is taken from the last of these that has it: built-in default, environment variable,
 ~/.sms/config.toml (registry) and ~/.spear/config.toml (agent), the file given with --config, its flag.
 `spear config example` shows all of them, `spear config print --sources` those in force.
@@ -49,6 +49,12 @@ enum Role {
 }
 
 impl Serve {
+    /// One role, as if asked for with `--role`.
+    pub(super) fn one(role: Roles, config: Option<PathBuf>, settings: Settings) -> Self {
+        let role = if role.sms { Role::Sms } else { Role::Spearlet };
+        Self { role: vec![role], config, settings }
+    }
+
     fn roles(&self) -> Roles {
         let has = |role| self.role.contains(&role) || self.role.contains(&Role::All);
         Roles { sms: has(Role::Sms), spearlet: has(Role::Spearlet) }

@@ -3,30 +3,84 @@
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 
 use crate::config::{
-    Given,
-    keys::{self, Effect, Key, Kind, Side},
+    Given, Roles,
+    keys::{self, Effect, Flag, Key, Kind, Side},
 };
 
 const REGISTRY: &str = "Registry (roles sms and all)";
 const AGENT: &str = "Agent (roles spearlet and all)";
+const SETTINGS: &str = "Settings";
 const PROCESS: &str = "Process";
 
 /// Flags that were given for settings.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Settings(pub(super) Vec<Given>);
 
+/// One flag.
+struct Entry {
+    name: &'static str,
+    key: &'static Key,
+    /// Does it turn its switch off?
+    off: bool,
+}
+
 impl Settings {
-    /// Every flag: its name, its setting, and whether it turns a switch off.
-    fn flags() -> impl Iterator<Item = (&'static str, &'static Key, bool)> {
-        keys::all().iter().filter_map(|key| Some((key, key.flag?))).flat_map(|(key, flag)| {
-            [Some((flag.name, key, false)), flag.off.map(|off| (off, key, true))].into_iter().flatten()
+    /// Every flag of `spear serve`.
+    fn flags() -> impl Iterator<Item = Entry> {
+        flagged().flat_map(|(key, flag)| {
+            let on = Entry { name: flag.name, key, off: false };
+            [Some(on), flag.off.map(|name| Entry { name, key, off: true })].into_iter().flatten()
         })
+    }
+
+    /// Those of a program that runs one role only: of that part, by its own short names.
+    fn flags_of(roles: Roles) -> impl Iterator<Item = Entry> {
+        let runs = move |key: &Key| match key.side {
+            Side::Registry => roles.sms,
+            Side::Agent => roles.spearlet,
+            Side::Process => true,
+        };
+        flagged().filter(move |(key, _)| runs(key)).flat_map(move |(key, flag)| {
+            let (name, off) = match flag.alone.filter(|_| !roles.sms) {
+                // The agent shares the registry's word, and so the word for its opposite.
+                Some(alone) => {
+                    (alone, flagged().find(|(_, other)| other.name == alone).and_then(|(_, other)| other.off))
+                }
+                None => (flag.name, flag.off),
+            };
+            let on = Entry { name, key, off: false };
+            [Some(on), off.map(|name| Entry { name, key, off: true })].into_iter().flatten()
+        })
+    }
+
+    /// Adds the flags of a program that runs one role only.
+    pub(super) fn augment_of(roles: Roles, command: Command) -> Command {
+        Self::flags_of(roles).fold(command, |command, entry| command.arg(argument(&entry, false)))
+    }
+
+    /// What was given to such a program.
+    pub(super) fn given_of(roles: Roles, matches: &ArgMatches) -> Self {
+        Self(Self::flags_of(roles).filter_map(|entry| entry.given(matches)).collect())
+    }
+}
+
+fn flagged() -> impl Iterator<Item = (&'static Key, Flag)> {
+    keys::all().iter().filter_map(|key| Some((key, key.flag?)))
+}
+
+impl Entry {
+    fn given(&self, matches: &ArgMatches) -> Option<Given> {
+        let value = match self.off {
+            true => matches.get_flag(self.name).then(|| "true".to_owned()),
+            false => matches.get_one::<String>(self.name).cloned(),
+        };
+        value.map(|value| Given { name: self.name, value })
     }
 }
 
 impl Args for Settings {
     fn augment_args(command: Command) -> Command {
-        Self::flags().fold(command, |command, (name, key, off)| command.arg(argument(name, key, off)))
+        Self::flags().fold(command, |command, entry| command.arg(argument(&entry, true)))
     }
 
     fn augment_args_for_update(command: Command) -> Command {
@@ -36,14 +90,7 @@ impl Args for Settings {
 
 impl FromArgMatches for Settings {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
-        let given = Self::flags().filter_map(|(name, _, off)| {
-            let value = match off {
-                true => matches.get_flag(name).then(|| "true".to_owned()),
-                false => matches.get_one::<String>(name).cloned(),
-            };
-            value.map(|value| Given { name, value })
-        });
-        Ok(Self(given.collect()))
+        Ok(Self(Self::flags().filter_map(|entry| entry.given(matches)).collect()))
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
@@ -52,19 +99,21 @@ impl FromArgMatches for Settings {
     }
 }
 
-fn argument(name: &'static str, key: &Key, off: bool) -> Arg {
+/// A flag of `spear serve`, where roles share some words, or of a program that runs one role.
+fn argument(entry: &Entry, any_role: bool) -> Arg {
+    let Entry { name, key, off } = *entry;
     let heading = match key.side {
-        Side::Registry => REGISTRY,
-        Side::Agent => AGENT,
+        Side::Registry if any_role => REGISTRY,
+        Side::Agent if any_role => AGENT,
+        Side::Registry | Side::Agent => SETTINGS,
         Side::Process => PROCESS,
     };
     let arg = Arg::new(name).long(name).help_heading(heading);
     if off {
-        return arg
-            .action(ArgAction::SetTrue)
-            .help(format!("The opposite of --{}", key.flag.map_or(name, |flag| flag.name)));
+        let on = flagged().find(|(_, flag)| flag.off == Some(name)).map_or(name, |(_, flag)| flag.name);
+        return arg.action(ArgAction::SetTrue).help(format!("The opposite of --{on}"));
     }
-    let mut arg = arg.value_name(key.kind.placeholder()).help(help(name, key));
+    let mut arg = arg.value_name(key.kind.placeholder()).help(help(entry, any_role));
     if let Some(alias) = key.flag.and_then(|flag| flag.alias) {
         arg = arg.visible_alias(alias);
     }
@@ -74,12 +123,13 @@ fn argument(name: &'static str, key: &Key, off: bool) -> Arg {
     }
 }
 
-fn help(name: &str, key: &Key) -> String {
+fn help(entry: &Entry, any_role: bool) -> String {
+    let Entry { name, key, .. } = *entry;
     let mut text = key.doc.to_owned();
     if let Effect::Nothing(why) = key.effect {
         text = format!("{text} Changes nothing: {why}.");
     }
-    if keys::all().iter().any(|other| other.flag.is_some_and(|flag| flag.alone == Some(name))) {
+    if any_role && flagged().any(|(_, flag)| flag.alone == Some(name)) {
         text.push_str(" With --role spearlet: the agent's.");
     }
     if let Kind::Choice(words) = key.kind {

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 use super::*;
-use crate::config::Resolved;
+use crate::config::{Resolved, Roles};
 
 fn parse(arguments: &[&str]) -> Result<Program, clap::Error> {
     Program::try_parse_from(std::iter::once("spear").chain(arguments.iter().copied()))
@@ -146,4 +146,97 @@ fn the_banner_names_addresses_and_the_next_step() {
     extras = Extras { swagger: false, token: Some(" --token-file t".to_owned()) };
     let text = banner(&running, &extras);
     assert!(!text.contains("swagger") && text.contains("spear run --token-file t hello.wasm"), "{text}");
+}
+
+/// As called by the name of a role.
+fn linked(arguments: &[&str]) -> Result<Resolved, String> {
+    match super::parse(arguments.iter().map(OsString::from)) {
+        Ok(Command::Serve(serve)) => serve.configuration(BTreeMap::new()).map_err(|problems| problems.to_string()),
+        Ok(_) => panic!("another command"),
+        Err(error) => match explain(&error) {
+            Ok(()) => Err(error.to_string()),
+            Err(stopped) => Err(stopped.message),
+        },
+    }
+}
+
+#[test]
+fn called_by_the_name_of_a_role_it_is_that_role_with_the_seeds_flags() {
+    let registry = [
+        "/usr/bin/sms",
+        "--grpc-addr",
+        "0.0.0.0:1",
+        "--http-addr",
+        "0.0.0.0:2",
+        "--enable-web-admin",
+        "--web-admin-addr",
+        "0.0.0.0:3",
+        "--heartbeat-timeout",
+        "120",
+        "--cleanup-interval",
+        "300",
+        "--enable-swagger",
+        "--log-level",
+        "info",
+    ];
+    let resolved = linked(&registry).unwrap();
+    let sms = resolved.sms.unwrap();
+    assert_eq!((resolved.roles.name(), sms.grpc.addr.port(), sms.http.addr.port()), ("sms", 1, 2));
+    assert_eq!((sms.config.heartbeat_timeout.as_secs(), sms.config.cleanup_interval.as_secs()), (120, 300));
+    let agent = [
+        "spearlet",
+        "--grpc-addr",
+        "0.0.0.0:1",
+        "--http-addr",
+        "0.0.0.0:2",
+        "--node-name",
+        "n",
+        "--sms-addr",
+        "127.0.0.1:50051",
+        "--sms-http-addr",
+        "127.0.0.1:8080",
+        "--storage-backend",
+        "memory",
+        "--storage-path",
+        "d",
+        "--auto-register",
+        "false",
+        "--log-level",
+        "warn",
+        "--disable-swagger",
+        "--sms-connect-timeout-ms",
+        "1",
+        "--sms-connect-retry-ms",
+        "2",
+        "--reconnect-total-timeout-ms",
+        "3",
+    ];
+    let resolved = linked(&agent).unwrap();
+    let agent = resolved.spearlet.unwrap();
+    assert_eq!((resolved.roles.name(), agent.grpc.addr.port(), agent.http.addr.port()), ("spearlet", 1, 2));
+    assert_eq!((resolved.log.level, agent.config.swagger_enabled), (crate::config::LogLevel::Warn, false));
+    assert!(agent.sms_addr_from_flag && !agent.config.auto_register);
+    assert_eq!(linked(&["./spearlet", "--sms-grpc-addr", "h:1"]).unwrap().spearlet.unwrap().sms_addr.unwrap(), "h:1");
+}
+
+#[test]
+fn called_by_the_name_of_a_role_it_has_no_commands_and_no_flags_of_the_other_role() {
+    let told = linked(&["sms", "task", "ls"]).unwrap_err();
+    assert!(told.contains("use `spear task`") && told.contains("see `sms --help`"), "{told}");
+    let told = linked(&["sms", "--node-name", "n"]).unwrap_err();
+    assert!(told.contains("--node-name") && told.contains("see `sms --help`"), "{told}");
+    assert!(linked(&["spearlet", "--db-path", "x"]).is_err());
+    assert!(linked(&["sms", "--role", "all"]).is_err());
+    let page = linked(&["spearlet", "--help"]).unwrap_err();
+    assert!(page.contains("called by the name of the role") && page.contains("`spear --help`"), "{page}");
+    assert!(page.contains("--http-addr <ADDR>") && !page.contains("--spearlet-http-addr"), "{page}");
+    assert!(!page.contains("--heartbeat-timeout") && !page.contains("With --role"), "{page}");
+    for role in ["sms", "spearlet"] {
+        assert_eq!(linked(&[role, "-V"]).unwrap_err().trim(), format!("{role} {}", env!("CARGO_PKG_VERSION")));
+        for roles in [Roles::SMS, Roles::SPEARLET] {
+            link::command(roles).debug_assert();
+        }
+    }
+    let elsewhere = super::parse(["/opt/sms/spear", "config", "example"].iter().map(OsString::from));
+    assert!(matches!(elsewhere, Ok(Command::Config(_))), "only the name of the program counts, not its directory");
 }

@@ -65,7 +65,19 @@ impl Daemon {
 
     /// Starts; how it ended and what it said when it did not become ready.
     pub fn try_start(dir: &Path, args: Vec<String>) -> Result<Self, (ExitStatus, String)> {
-        let mut child = spear(dir).args(args).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        Self::of(spear(dir).args(args))
+    }
+
+    /// Starts the program under another path and waits until it is ready.
+    pub fn start_as(dir: &Path, program: &Path, args: Vec<String>) -> Self {
+        let mut command = Command::new(program);
+        command.current_dir(dir).env_clear().env("HOME", dir).env("PATH", "/usr/bin:/bin").stdin(Stdio::null());
+        Self::of(command.args(args)).unwrap_or_else(|(status, log)| panic!("ended with {status}:\n{log}"))
+    }
+
+    /// Starts a command; how it ended and what it said when it did not become ready.
+    pub fn of(command: &mut Command) -> Result<Self, (ExitStatus, String)> {
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let stderr = child.stderr.take().unwrap();
         let log = Arc::new(Mutex::new(Vec::new()));
         let (sender, lines) = mpsc::channel();

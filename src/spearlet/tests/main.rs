@@ -33,13 +33,17 @@ impl Node {
         let store = Store::start(Arc::new(Memory::new()), &supervisor.scope(Phase::Store, "store"));
         let (http, grpc) = (bind().await, bind().await);
         let addresses = Addresses { http: http.local_addr(), grpc: grpc.local_addr() };
+        let clock = Arc::new(SystemClock::new());
+        let who = ("spearlet", "test");
+        let process = net::Process::new(who, &[], &supervisor, &net::Readiness::new(), clock.clone());
         let deps = Deps {
             control: None,
             runtimes: runtime::Runtimes::default(),
             store,
-            clock: Arc::new(SystemClock::new()),
+            clock,
             data_dir: dir.path().to_owned(),
             addresses,
+            process,
             config,
         };
         let spearlet = Spearlet::start(deps, &supervisor).await.unwrap();
