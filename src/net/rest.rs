@@ -189,7 +189,10 @@ impl Rest {
         while let Some(chunk) = stream.next().await {
             let chunk = chunk.map_err(|error| self.unreachable(&error))?;
             if bytes.len() + chunk.len() > MOST_JSON {
-                return Err(Fault::internal(format!("the answer of {} is longer than {MOST_JSON} bytes", self.address())));
+                return Err(Fault::internal(format!(
+                    "the answer of {} is longer than {MOST_JSON} bytes",
+                    self.address()
+                )));
             }
             bytes.extend_from_slice(&chunk);
         }

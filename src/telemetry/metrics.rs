@@ -104,12 +104,7 @@ impl Metrics {
     }
 
     /// A figure without labels that is read when it is looked at; none: not there now.
-    pub fn read(
-        &self,
-        name: &'static str,
-        help: &'static str,
-        read: impl Fn() -> Option<f64> + Send + Sync + 'static,
-    ) {
+    pub fn read(&self, name: &'static str, help: &'static str, read: impl Fn() -> Option<f64> + Send + Sync + 'static) {
         self.sampled(name, help, [], move || read().map(|value| ([], value)).into_iter().collect());
     }
 

@@ -15,7 +15,9 @@ pub(crate) fn register(metrics: &Metrics) {
     metrics.read("process_resident_memory_bytes", "Memory that is in RAM.", || kilobytes("VmRSS:"));
     metrics.read("process_virtual_memory_bytes", "Address space in use.", || kilobytes("VmSize:"));
     metrics.read("process_threads", "Threads of the process.", || field(&status().ok()?, "Threads:"));
-    metrics.read("process_open_fds", "Open file descriptors.", || Some(fs::read_dir("/proc/self/fd").ok()?.count() as f64));
+    metrics.read("process_open_fds", "Open file descriptors.", || {
+        Some(fs::read_dir("/proc/self/fd").ok()?.count() as f64)
+    });
     metrics.read("process_max_fds", "File descriptors that may be open.", || {
         let limits = fs::read_to_string("/proc/self/limits").ok()?;
         let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;

@@ -47,9 +47,13 @@ pub fn adopt(span: &Span, traceparent: Option<&str>) {
 
 /// Sets an attribute that only the trace shows, not the log.
 #[cfg(feature = "otel")]
-pub fn set(span: &Span, name: &'static str, value: impl Into<opentelemetry::Value>) {
+pub fn mark(span: &Span, name: &'static str, value: &str) {
+    use opentelemetry::trace::TraceContextExt;
     use tracing_opentelemetry::OpenTelemetrySpanExt;
-    span.set_attribute(name, value);
+    let context = span.context();
+    if context.span().is_recording() {
+        context.span().set_attribute(opentelemetry::KeyValue::new(name, value.to_owned()));
+    }
 }
 
 /// Gives a span the name that the trace shows.
@@ -101,7 +105,7 @@ pub fn name(_span: &Span, _name: &str) {}
 
 /// Does nothing in this build.
 #[cfg(not(feature = "otel"))]
-pub fn set<T>(_span: &Span, _name: &'static str, _value: T) {}
+pub fn mark(_span: &Span, _name: &'static str, _value: &str) {}
 
 /// Does nothing in this build.
 #[cfg(not(feature = "otel"))]

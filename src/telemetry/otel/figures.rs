@@ -87,11 +87,9 @@ fn message(figure: &Figure, times: (u64, u64)) -> Metric {
     let cumulative = AggregationTemporality::Cumulative.into();
     let numbers = || figure.series.iter().filter_map(|series| number(series, times)).collect();
     let data = match figure.kind {
-        Kind::Counter => metric::Data::Sum(Sum {
-            data_points: numbers(),
-            aggregation_temporality: cumulative,
-            is_monotonic: true,
-        }),
+        Kind::Counter => {
+            metric::Data::Sum(Sum { data_points: numbers(), aggregation_temporality: cumulative, is_monotonic: true })
+        }
         Kind::Gauge => metric::Data::Gauge(Gauge { data_points: numbers() }),
         Kind::Histogram => metric::Data::Histogram(Histogram {
             data_points: figure.series.iter().filter_map(|series| buckets(series, times)).collect(),

@@ -78,7 +78,13 @@ impl Link {
     }
 
     /// Sends something until it is taken, refused for good or tried often enough; `stop` ends the trying. True: taken.
-    pub(super) async fn send<T, F>(&self, what: &'static str, stop: &Stop, message: T, call: impl Fn(Request<T>) -> F) -> bool
+    pub(super) async fn send<T, F>(
+        &self,
+        what: &'static str,
+        stop: &Stop,
+        message: T,
+        call: impl Fn(Request<T>) -> F,
+    ) -> bool
     where
         T: Clone,
         F: Future<Output = Result<(), Status>>,
@@ -132,7 +138,11 @@ impl Link {
                 }
                 Err(matches!(
                     status.code(),
-                    Code::Unavailable | Code::DeadlineExceeded | Code::ResourceExhausted | Code::Aborted | Code::Cancelled
+                    Code::Unavailable
+                        | Code::DeadlineExceeded
+                        | Code::ResourceExhausted
+                        | Code::Aborted
+                        | Code::Cancelled
                 ))
             }
         }
