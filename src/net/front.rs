@@ -17,6 +17,7 @@ use axum::{
 use futures_util::FutureExt;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use std::{any::Any, net::SocketAddr, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use telemetry::trace;
 use tonic::{Code, Status};
 use tower::ServiceExt;
 use tower_http::timeout::TimeoutBody;
@@ -25,6 +26,7 @@ use types::{ErrorKind, Fault};
 
 use crate::{
     access::{Access, Visit},
+    figures::Figures,
     grpc,
     problem::{self, Attached, Problem},
     serve::ServeOptions,
@@ -42,6 +44,7 @@ pub struct RequestId(pub Arc<str>);
 
 pub(crate) struct Front {
     router: Router,
+    figures: Option<Figures>,
     access: Access,
     local: SocketAddr,
     body_idle: Duration,
@@ -57,9 +60,20 @@ struct Asked {
 }
 
 impl Front {
-    pub(crate) fn new(router: Router, access: Access, local: SocketAddr, options: &ServeOptions) -> Self {
+    pub(crate) fn new(
+        router: Router,
+        access: Access,
+        local: SocketAddr,
+        options: &ServeOptions,
+        figures: Option<Figures>,
+    ) -> Self {
         let (body_idle, request_timeout) = (options.body_idle, options.request_timeout);
-        Self { router, access, local, body_idle, request_timeout }
+        let router = match &figures {
+            Some(figures) => router.layer(figures.layer()),
+            None => router,
+        };
+        // Handlers that still wait for their state would be put together anew for every request.
+        Self { router: router.with_state(()), figures, access, local, body_idle, request_timeout }
     }
 
     /// Answers a request; never fails and never panics.
@@ -71,12 +85,18 @@ impl Front {
             grpc: is_grpc(request.headers()),
         };
         let span = tracing::info_span!("request", id = %asked.id.0, method = %asked.method, path = asked.path, %peer);
+        trace::adopt(&span, request.headers().get(trace::HEADER).and_then(|value| value.to_str().ok()));
         request.extensions_mut().insert(asked.id.clone());
         request.extensions_mut().insert(ConnectInfo(peer));
         async {
             let answer = match self.admit(&request, peer) {
                 Ok(()) => self.route(request, asked.grpc).await,
-                Err(problem) => refuse(problem),
+                Err(problem) => {
+                    if let Some(figures) = &self.figures {
+                        figures.refused(&asked.method, problem.status_code().as_u16(), &problem.fault().code);
+                    }
+                    refuse(problem)
+                }
             };
             finish(answer, &asked)
         }
@@ -206,7 +226,7 @@ fn status_of(problem: &Problem) -> Status {
     grpc::status(problem.fault().clone())
 }
 
-fn is_grpc(headers: &HeaderMap) -> bool {
+pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
     headers.get(header::CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
 }
 

@@ -25,6 +25,7 @@ pub mod extract;
 pub mod file;
 pub mod grpc;
 pub mod listener;
+pub mod metrics;
 pub mod openapi;
 pub mod problem;
 pub mod range;
@@ -37,6 +38,7 @@ pub mod token;
 
 mod attempts;
 mod connection;
+mod figures;
 mod front;
 mod stream;
 

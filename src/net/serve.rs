@@ -15,6 +15,7 @@ use std::{
     time::Duration,
 };
 use supervise::{Budget, OnError, Phase, Scope, Stop, TaskResult};
+use telemetry::{Held, Metrics};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -26,6 +27,7 @@ use crate::{
     access::Access,
     attempts::neighbourhood,
     connection::{self, Connections},
+    figures::Figures,
     front::Front,
     listener::Listener,
 };
@@ -63,6 +65,8 @@ pub struct ServeOptions {
     /// The scope of the connections; none: that of the listener. A later phase lets long calls finish while
     /// nothing new comes in.
     pub connection_scope: Option<Scope>,
+    /// Where the listener's figures go; none: nothing is measured.
+    pub metrics: Option<Metrics>,
 }
 
 impl Default for ServeOptions {
@@ -83,6 +87,7 @@ impl Default for ServeOptions {
             // A little less than its phase has, so that it ends by itself and is not abandoned.
             drain: Budget::default().share(Phase::Intake) * 9 / 10,
             connection_scope: None,
+            metrics: None,
         }
     }
 }
@@ -100,10 +105,13 @@ pub fn serve(
 ) {
     let local = listener.local_addr();
     let router = router.layer(DefaultBodyLimit::max(options.body_limit));
-    let front = Front::new(router, access, local, &options);
+    let name = listener.name();
+    let figures = options.metrics.as_ref().map(|metrics| Figures::new(metrics, name, options.request_timeout));
+    let front = Front::new(router, access, local, &options, figures.clone());
     let connection_scope = options.connection_scope.as_ref().unwrap_or(scope).child("connection");
     let accepting = Arc::new(Accepting {
-        name: listener.name(),
+        name,
+        figures,
         room: Arc::new(Semaphore::new(options.connections.clamp(1, Semaphore::MAX_PERMITS))),
         peers: Arc::new(Peers::new(&options)),
         connections: Arc::new(Connections::new(front, &options, connection_scope, stopping.clone())),
@@ -115,6 +123,7 @@ pub fn serve(
 
 struct Accepting {
     name: &'static str,
+    figures: Option<Figures>,
     socket: Arc<TcpListener>,
     room: Arc<Semaphore>,
     peers: Arc<Peers>,
@@ -140,6 +149,7 @@ impl Accepting {
                 // The peer's doing, and over.
                 Err(error) if is_of_the_peer(&error) => {}
                 Err(error) => {
+                    self.not_taken("descriptors");
                     if let Some(times) = failures.due() {
                         tracing::error!(listener = self.name, %error, times, "cannot accept connections");
                     }
@@ -161,6 +171,7 @@ impl Accepting {
 
     fn take(&self, stream: TcpStream, peer: SocketAddr, room: OwnedSemaphorePermit) {
         let Some(counted) = self.peers.enter(peer.ip()) else {
+            self.not_taken("address");
             tracing::debug!(listener = self.name, %peer, "too many connections from one address");
             return;
         };
@@ -168,7 +179,14 @@ impl Accepting {
             tracing::debug!(%peer, %error, "the connection is already gone");
             return;
         }
-        connection::start(&self.connections, stream, peer, Admitted { _room: room, _counted: counted });
+        let open = self.figures.as_ref().map(Figures::connected);
+        connection::start(&self.connections, stream, peer, Admitted { _room: room, _counted: counted, _open: open });
+    }
+
+    fn not_taken(&self, reason: &str) {
+        if let Some(figures) = &self.figures {
+            figures.not_taken(reason);
+        }
     }
 }
 
@@ -176,6 +194,7 @@ impl Accepting {
 pub(crate) struct Admitted {
     _room: OwnedSemaphorePermit,
     _counted: Counted,
+    _open: Option<Held>,
 }
 
 fn is_of_the_peer(error: &io::Error) -> bool {
