@@ -180,8 +180,10 @@ impl Node {
             stream: LogStream::Stdout,
             level: "info".to_owned(),
             message: "simulated".to_owned(),
+            raw_base64: None,
+            unterminated: false,
         };
-        let batch = LogBatch { execution_id: id, lines: vec![line], finished: true };
+        let batch = LogBatch { execution_id: id, attempt, lines: vec![line], finished: true };
         self.insist(|| self.control.append_logs(batch.clone())).await?;
         report.completed_at = Some(now());
         if whole {
