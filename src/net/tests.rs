@@ -9,6 +9,7 @@ mod grpc;
 mod limits;
 mod logs;
 mod pages;
+mod rest;
 mod serving;
 mod token;
 

@@ -69,7 +69,12 @@ async fn lives(rig: &Rig, control: &dyn Control) {
         raw_base64: Some("aGkN".into()),
         unterminated: seq == 2,
     };
-    let batch = |from: u64, finished| LogBatch { execution_id: id, attempt: 1, lines: vec![line(from), line(from + 1)], finished };
+    let batch = |from: u64, finished| LogBatch {
+        execution_id: id,
+        attempt: 1,
+        lines: vec![line(from), line(from + 1)],
+        finished,
+    };
     assert_eq!(control.append_logs(batch(1, false)).await.unwrap().next_seq, 3);
     let gap = control.append_logs(batch(9, false)).await.unwrap_err();
     assert_eq!(

@@ -5,6 +5,8 @@
 //!   event: task.created           node|task|execution|file . created|updated|deleted
 //!   data: {"rev":…,"type":"task","id":"…","op":"created","record":{…}}
 //! ```
+//! With `follow=false` the stream ends at the position that was the last when it was asked for.
+//!
 //! `bookmark` moves the position while nothing happens; `resync` says that the position cannot be continued: list
 //! again, the stream goes on live from `head`.
 
@@ -29,7 +31,7 @@ use super::{
     reader::{Read, Reader, continues},
     record::{ChangeView, Kind},
 };
-use crate::Sms;
+use crate::{Sms, executions::logs_http::flag};
 
 /// Pace of bookmarks while nothing is shown.
 const BOOKMARK: Duration = Duration::from_secs(15);
@@ -44,8 +46,11 @@ pub fn routes() -> OpenApiRouter<Sms> {
 struct EventsQuery {
     /// `node`, `task`, `execution`, `file`, with commas between; default: all.
     types: Option<String>,
-    /// Events after this position, `<log_id>:<revision>` or a revision of this log; absent: from now on.
+    /// Events after this position, `<log_id>:<revision>` or a revision of this log; absent: from now on, or with
+    /// `follow=false` from the oldest that is kept.
     after: Option<String>,
+    /// `false`: the stream ends with the last event there is now; default: it goes on without end.
+    follow: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -83,7 +88,7 @@ fn position(field: &str, text: &str) -> Result<(Option<LogId>, Rev), Fault> {
     params(EventsQuery,
         ("Last-Event-ID" = Option<String>, Header, description = "Id of the last event seen; goes before `after`")),
     responses(
-        (status = 200, description = "Events `<type>.<created|updated|deleted>`, `bookmark` and `resync`, without end",
+        (status = 200, description = "Events `<type>.<created|updated|deleted>`, `bookmark` and `resync`; without end, if not asked otherwise",
             body = String, content_type = "text/event-stream"),
         (status = 400, description = "A parameter makes no sense", body = ProblemBody, content_type = "application/problem+json"),
     ))]
@@ -98,22 +103,25 @@ async fn subscribe_events(
         (None, Some(after)) => Some(position("after", after)?),
         (None, None) => None,
     };
-    let own = sms.bus.log_id();
+    let follow = flag("follow", query.follow.as_deref(), true)?;
+    let (own, until) = (sms.bus.log_id(), (!follow).then(|| sms.bus.head()));
     let (from, lost) = match asked {
         Some((log_id, rev)) if continues(&sms.bus, log_id.unwrap_or(own), rev).await? => (rev, false),
         Some(_) => (sms.bus.head(), true),
-        None => (sms.bus.head(), false),
+        None if follow => (sms.bus.head(), false),
+        None => (sms.bus.store().floor().await.map_err(Fault::from)?, false),
     };
     // One type has a ring of its own; several are read from the one of everything, in the order of revisions.
     let prefix = match wanted.as_slice() {
-        [one] => one.prefix(),
+        // Its ring does not tell how far everything else has come.
+        [one] if follow => one.prefix(),
         _ => "",
     };
     let reader = Reader::new(&sms.bus, prefix, from, BOOKMARK);
     let first = if lost { resync(&sms, from).await? } else { bookmark(&sms, from)? };
-    let feed = Feed { sms: sms.clone(), wanted, reader, told: Instant::now() };
+    let feed = Feed { sms: sms.clone(), wanted, reader, told: Instant::now(), at: from, until };
     let live = stream::unfold(Some(feed), |feed| async move {
-        let mut feed = feed?;
+        let mut feed = feed.filter(|feed| feed.until.is_none_or(|until| feed.at < until))?;
         match feed.next().await {
             Ok(events) => Some((events, Some(feed))),
             Err(fault) => {
@@ -145,16 +153,27 @@ struct Feed {
     reader: Reader,
     /// When the reader was last told a position.
     told: Instant,
+    /// Everything up to here was handed out.
+    at: Rev,
+    /// Where it ends, if it does.
+    until: Option<Rev>,
 }
 
 impl Feed {
     async fn next(&mut self) -> Result<Vec<Event>, Fault> {
         let events = match self.reader.next().await.map_err(crate::bus_fault)? {
-            Read::Revision { rev, changes } => self.revision(rev, &changes)?,
-            Read::Idle { rev } => vec![bookmark(&self.sms, rev)?],
+            Read::Revision { rev, changes } => {
+                self.at = rev;
+                self.revision(rev, &changes)?
+            }
+            Read::Idle { rev } => {
+                self.at = rev;
+                vec![bookmark(&self.sms, rev)?]
+            }
             Read::Lagged => {
                 let head = self.sms.bus.head();
                 self.reader.seek(head);
+                self.at = head;
                 vec![resync(&self.sms, head).await?]
             }
         };

@@ -105,9 +105,11 @@ fn number(field: &str, text: &str) -> Result<u64, Fault> {
     })
 }
 
-fn flag(field: &str, text: Option<&str>) -> Result<bool, Fault> {
+/// A switch of a query, and what it is when it is absent.
+pub(crate) fn flag(field: &str, text: Option<&str>, absent: bool) -> Result<bool, Fault> {
     match text {
-        None | Some("false" | "0") => Ok(false),
+        None => Ok(absent),
+        Some("false" | "0") => Ok(false),
         Some("" | "true" | "1") => Ok(true),
         Some(other) => {
             Err(Fault::invalid_field(field, format!("{:?} is neither true nor false", types::id::clip(other))))
@@ -156,7 +158,7 @@ async fn read_logs(
         (None, None) => 0,
     };
     let limit = limit(query.limit)?;
-    match (flag("follow", query.follow.as_deref())?, text) {
+    match (flag("follow", query.follow.as_deref(), false)?, text) {
         (true, false) => Ok(events(&sms, id, after)),
         (true, true) => Ok(plain(Body::from_stream(texts(&sms, id, after)))),
         (false, _) => page(&sms, id, (after, limit), text).await,

@@ -17,7 +17,7 @@ pub mod grpc;
 pub mod http;
 pub(crate) mod index;
 pub(crate) mod logs;
-mod logs_http;
+pub(crate) mod logs_http;
 mod lost;
 mod placer;
 mod records;

@@ -626,7 +626,10 @@ async fn a_log_over_its_limit_says_so_and_drops_the_rest() {
     assert!(last.message.contains("limit of 4096 bytes"), "{}", last.message);
     assert!(std::fs::metadata(dir.path().join(format!("{id}.ndjson"))).unwrap().len() <= 4096);
     let again = open_logs(dir.path(), 4096);
-    assert!(again.append((id, 1), lines(300..=301), true).await.unwrap().1.finished, "a gap in what is dropped is no loss");
+    assert!(
+        again.append((id, 1), lines(300..=301), true).await.unwrap().1.finished,
+        "a gap in what is dropped is no loss"
+    );
     assert_eq!(open_logs(dir.path(), 4096).page(id, 0, 1000).await.unwrap().lines.len(), page.lines.len());
 }
 

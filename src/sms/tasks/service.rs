@@ -57,11 +57,7 @@ impl Service {
     ///
     /// # Errors
     /// Those of [`Service::register`]; an input with nothing to run, or one over its limit.
-    pub(crate) async fn register_with(
-        &self,
-        new: NewTask,
-        input: Bytes,
-    ) -> Result<(Seen, Option<Execution>), Fault> {
+    pub(crate) async fn register_with(&self, new: NewTask, input: Bytes) -> Result<(Seen, Option<Execution>), Fault> {
         let task = new.into_task(self.clock.wall())?;
         if task.executable.is_none() && !input.is_empty() {
             let wrong = "is given, but the task has no executable that could read it";

@@ -108,6 +108,27 @@ pub(super) async fn interruptible<T>(work: impl Future<Output = Result<T, Stoppe
 
 /// A segment of a path: what was typed cannot lead to another route.
 pub(super) fn segment(text: &str) -> String {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_~".contains(&byte) || (byte == b'.' && text.len() > 2);
+    // These have a meaning in a path however they are written; with a space behind they are an id that nothing has.
+    let text = if matches!(text, "" | "." | "..") { format!("{text} ") } else { text.to_owned() };
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_~.".contains(&byte);
     text.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_typed_stays_one_segment_of_a_path() {
+        for (typed, sent) in [
+            ("00000000-0000-4000-8000-000000000000", "00000000-0000-4000-8000-000000000000"),
+            ("../files", "..%2Ffiles"),
+            ("a?b#c%", "a%3Fb%23c%25"),
+            ("..", "..%20"),
+            ("", "%20"),
+            ("ä", "%C3%A4"),
+        ] {
+            assert_eq!(segment(typed), sent);
+        }
+    }
 }

@@ -34,8 +34,8 @@ Examples:
   source <(spear completion bash)                           in ~/.bashrc; the same for zsh in ~/.zshrc
   spear completion fish > ~/.config/fish/completions/spear.fish
 
-The script asks `spear` itself, so it knows ids of nodes, tasks, executions and files of the registry that commands
-ask. With --static it is complete in itself and knows words and flags only.";
+The script asks `spear` itself, so it knows the ids of nodes, tasks, executions and files. With --static it asks \
+nobody, and knows words and flags only.";
 
 /// Write a script that completes commands in a shell
 #[derive(Args, Clone, Debug)]
@@ -93,7 +93,8 @@ pub(super) fn answer(
         tree.build();
         shell.write_complete(&mut tree, words, std::env::current_dir().ok().as_deref(), &mut answer)
     };
-    done.map_err(Stopped::failed)?;
+    // Whatever is said now would be written over the line that is being typed.
+    done.map_err(|_| Stopped::quietly(1))?;
     output::write(&answer)
 }
 

@@ -28,13 +28,13 @@ pub(super) struct Connection {
     /// REST address of the registry [env: SPEAR_ADDR] [default: 127.0.0.1:8080]
     #[arg(long, global = true, value_name = "HOST:PORT|URL")]
     pub(super) addr: Option<String>,
-    /// File with the bearer token; its text itself is taken from SPEAR_TOKEN only [env: SPEAR_TOKEN_FILE]
+    /// File with the bearer token; SPEAR_TOKEN may hold the token itself [env: SPEAR_TOKEN_FILE]
     #[arg(long, global = true, value_name = "FILE")]
     pub(super) token_file: Option<PathBuf>,
     /// PEM file with certificates to trust beside the usual ones [env: SPEAR_CACERT]
     #[arg(long, global = true, value_name = "FILE")]
     pub(super) ca_file: Option<PathBuf>,
-    /// Cluster from `spear context ls` [env: SPEAR_CONTEXT] [default: that of `spear context use`]
+    /// Cluster by name, see `spear context` [env: SPEAR_CONTEXT] [default: the one in use]
     #[arg(long, global = true, value_name = "CONTEXT")]
     pub(super) context: Option<String>,
 }
@@ -146,7 +146,9 @@ impl Target {
     pub(super) fn refused(&self, fault: &Fault) -> Stopped {
         let next = self.next_step(fault);
         let message = detail(fault);
-        Stopped::refused(fault.kind, if next.is_empty() { message } else { format!("{message}; {next}") })
+        // A path that is not there is another server than meant, not a thing that is missing.
+        let kind = if fault.code == "NO_SUCH_ROUTE" { ErrorKind::Internal } else { fault.kind };
+        Stopped::refused(kind, if next.is_empty() { message } else { format!("{message}; {next}") })
     }
 
     fn next_step(&self, fault: &Fault) -> String {
@@ -171,6 +173,7 @@ impl Target {
             ("NO_SUCH_ROUTE" | "REFUSED" | "UNEXPECTED_ANSWER", kind) if kind != ErrorKind::Unavailable => {
                 format!("is {} the REST address of a registry of this version?", self.address)
             }
+            (_, ErrorKind::TooLarge) => "the settings of the registry say what it takes".to_owned(),
             (_, ErrorKind::StorageFull) => "make room on the disk of the registry, then repeat".to_owned(),
             (_, ErrorKind::Unavailable | ErrorKind::Exhausted) => "try again later".to_owned(),
             (_, ErrorKind::Internal) => "the log of the server has the cause".to_owned(),

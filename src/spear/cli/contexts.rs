@@ -35,7 +35,7 @@ Examples:
   spear --help                    every command asks that registry from now on
   spear node ls --context home    one command asks another
 
-Flags and environment variables go before the context in use. A context's token is sent to the context's own address
+Flags and environment variables go before the context in use. A context's token is sent to the context's own address \
 only, unless the context is named with --context.";
 
 /// Name clusters, and choose the one that commands ask

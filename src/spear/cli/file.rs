@@ -1,5 +1,6 @@
 //! `spear file`.
 
+use bytes::Bytes;
 use clap::{Args, Subcommand};
 use futures_util::StreamExt;
 use http::Method;
@@ -197,6 +198,16 @@ pub(super) async fn upload(client: &Client, path: &Path, name: Option<String>) -
     sent.map_err(|fault| client.refused(&fault))
 }
 
+/// Uploads what is in memory; the body of the answer.
+pub(super) async fn upload_bytes(client: &Client, name: &str, bytes: Vec<u8>) -> Result<Value, Stopped> {
+    let (total, bytes) = (bytes.len(), Bytes::from(bytes));
+    let chunks = (0..total).step_by(CHUNK).map(move |from| Ok(bytes.slice(from..(from + CHUNK).min(total))));
+    let progress = Progress::new(&client.show, name, Some(total as u64));
+    let chunks = progress.count(futures_util::stream::iter(chunks));
+    let sent = client.rest.upload(FILES, &[("x-file-name", segment(name))], Some(total as u64), chunks).await;
+    sent.map_err(|fault| client.refused(&fault))
+}
+
 async fn download(client: &Client, file: &str, to: Option<PathBuf>, force: bool) -> Result<(), Stopped> {
     let path = format!("{FILES}/{}", segment(file));
     let to = match to {
@@ -265,5 +276,23 @@ impl Drop for Unfinished {
     fn drop(&mut self) {
         // Gone already when it has become whole.
         drop(std::fs::remove_file(&self.path));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+
+    #[test]
+    fn a_files_name_leads_nowhere_but_here() {
+        let named = |name: Value| own_name("f", &json!({ "name": name }));
+        assert_eq!(named(json!("a.wasm")).unwrap(), PathBuf::from("a.wasm"));
+        assert_eq!(named(json!("../../etc/passwd")).unwrap(), PathBuf::from("passwd"));
+        assert_eq!(named(json!("/etc/passwd")).unwrap(), PathBuf::from("passwd"));
+        for none in [json!(".."), json!("/"), json!(""), json!("-"), Value::Null] {
+            assert!(named(none).unwrap_err().message.contains("-O"));
+        }
     }
 }

@@ -232,3 +232,6 @@ fn painted(text: &str, lines: usize, first: bool) -> String {
     screen.push_str("\x1b[J");
     screen
 }
+
+#[cfg(test)]
+mod tests;

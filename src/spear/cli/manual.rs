@@ -51,7 +51,7 @@ pub(super) fn document(tree: Command) -> String {
 
 /// Every command that is not hidden with its long help, from the top.
 pub(super) fn pages(tree: Command) -> Vec<(String, String)> {
-    let mut tree = tree.term_width(WIDTH).disable_help_subcommand(true);
+    let mut tree = tree.term_width(WIDTH);
     tree.build();
     let mut pages = Vec::new();
     collect(&tree, &mut pages);
@@ -65,7 +65,8 @@ fn collect(command: &Command, pages: &mut Vec<(String, String)>) {
     // A column of help that is empty ends in white space.
     let page: Vec<&str> = page.lines().map(str::trim_end).collect();
     pages.push((name, page.join("\n")));
-    for below in command.get_subcommands().filter(|below| !below.is_hide_set()) {
+    let below = command.get_subcommands().filter(|below| !below.is_hide_set() && below.get_name() != "help");
+    for below in below {
         collect(below, pages);
     }
 }

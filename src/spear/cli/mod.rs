@@ -13,14 +13,19 @@ mod completion;
 mod configuration;
 mod connection;
 mod contexts;
+mod events;
+mod execution;
 mod file;
+mod follow;
 mod health;
+mod input;
 mod link;
 mod list;
 mod manual;
 mod node;
 mod output;
 mod progress;
+mod run;
 mod sample;
 mod serve;
 mod settings;
@@ -28,6 +33,8 @@ mod show;
 mod simulate;
 mod status;
 mod store;
+mod stream;
+mod task;
 mod version;
 
 use clap::{CommandFactory, Parser, Subcommand, error::ErrorKind};
@@ -42,7 +49,7 @@ use crate::stopped::Stopped;
 pub use banner::{Extras, banner};
 
 const LONG_ABOUT: &str = "\
-Spear runs functions on your own machines: a registry (SMS) that keeps nodes, tasks and files, and agents
+Spear runs functions on your own machines: a registry (SMS) that keeps nodes, tasks and files, and agents \
 (spearlets) that fetch WebAssembly and run it.
 
 The first five minutes:
@@ -57,7 +64,7 @@ Examples:
   spear file upload hello.wasm -o json        every answer as JSON, as the REST interface gives it
   spear context set lab --addr lab:8080       another registry than the one on this machine
 
-Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 not found, 4 not allowed in, 5 in another state than it
+Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 not found, 4 not allowed in, 5 in another state than it \
 must be, 69 nobody answers, 74 the disk failed, 75 in use or try again, 124 time ran out, 130 Ctrl-C";
 
 /// The environment, by name.
@@ -74,7 +81,11 @@ struct Program {
 
 #[derive(Subcommand)]
 enum Command {
+    Run(Box<run::Run>),
     Serve(serve::Serve),
+    Task(task::TaskCommand),
+    Execution(execution::ExecutionCommand),
+    Events(events::Events),
     Node(node::NodeCommand),
     File(file::FileCommand),
     Cluster(cluster::ClusterCommand),
@@ -124,7 +135,15 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, environment: Environme
 impl Command {
     fn run(self, environment: Environment) -> Result<(), Stopped> {
         match self {
+            Self::Run(run) => run.run(&environment),
             Self::Serve(serve) => serve.run(environment),
+            Self::Task(task) => client::run(&task.client.clone(), &environment, async |client| task.run(client).await),
+            Self::Execution(all) => {
+                client::run(&all.client.clone(), &environment, async |client| all.run(client).await)
+            }
+            Self::Events(events) => {
+                client::run(&events.client.clone(), &environment, async |client| events.run(client).await)
+            }
             Self::Node(node) => client::run(&node.client.clone(), &environment, async |client| node.run(client).await),
             Self::File(file) => client::run(&file.client.clone(), &environment, async |client| file.run(client).await),
             Self::Cluster(all) => client::run(&all.client.clone(), &environment, async |client| all.run(client).await),

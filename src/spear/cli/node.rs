@@ -94,6 +94,7 @@ const NODE: Noun = Noun {
     id: "uuid",
     columns: &[
         Column::new("NODE", |row, _| cell::of(row, "uuid")).whole(),
+        Column::new("NAME", |row, _| cell::of(&row["metadata"], "name")),
         Column::new("STATUS", |row, _| cell::state(row, "status")).whole(),
         Column::new("ADDRESS", |row, _| cell::of(row, "ip_address")),
         Column::new("HEARTBEAT", |row, now| cell::age_of_seconds(row, "last_heartbeat", now)),

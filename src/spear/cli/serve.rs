@@ -12,11 +12,11 @@ use crate::{
 };
 
 pub(super) const ORDER: &str = "\
-Every setting is taken from the last of these that has it: built-in default, environment variable,
-~/.sms/config.toml (registry) and ~/.spear/config.toml (agent), the file given with --config, its flag.
+Every setting is taken from the last of these that has it: built-in default, environment variable, \
+~/.sms/config.toml (registry) and ~/.spear/config.toml (agent), the file given with --config, its flag. \
 `spear config example` shows all of them, `spear config print --sources` those in force.
 
-Without a token, listeners on this machine (127.0.0.1) are open to it; any other address wants the token that is
+Without a token, listeners on this machine (127.0.0.1) are open to it; any other address wants the token that is \
 made at the first start and kept in the data directory.
 
 SIGTERM and SIGINT (Ctrl-C) let running work end; a second one ends at once.

@@ -28,7 +28,7 @@ pub use layers::Effective;
 pub use origin::{Origin, Problem, Problems};
 pub use resolve::{Auth, Engine, Listen, Resolved, SmsSettings, SpearletSettings, TokenSource, WasmSettings};
 pub use sections::{Log, LogFormat, LogLevel};
-pub use value::time;
+pub use value::{size, time};
 
 /// Which parts run in this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

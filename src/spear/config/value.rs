@@ -169,6 +169,11 @@ pub fn time(text: &str) -> Option<Duration> {
     duration(&Raw::Bare(text.to_owned()), 1000).map(Duration::from_millis)
 }
 
+/// A size as it is written in settings; a bare number is in bytes.
+pub fn size(text: &str) -> Option<u64> {
+    bytes(&Raw::Bare(text.to_owned()))
+}
+
 /// `is "x"` for an error message.
 fn shown(kind: Kind, raw: &Raw) -> String {
     let given = match raw {

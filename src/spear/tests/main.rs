@@ -9,6 +9,7 @@
 
 mod access;
 mod boundaries;
+mod command_line;
 mod corruption;
 mod documents;
 mod first_five_minutes;

@@ -118,7 +118,9 @@ impl Executor {
                     tracing::warn!(execution = %id, "the registry does not take the rest of the log; given up");
                     break;
                 }
-                Err(fault) if fault.kind == ErrorKind::NotFound || fault.code == STALE => return Ok(Delivered::Refused(fault.message)),
+                Err(fault) if fault.kind == ErrorKind::NotFound || fault.code == STALE => {
+                    return Ok(Delivered::Refused(fault.message));
+                }
                 Err(fault) if is_final(&fault) => {
                     tracing::warn!(execution = %id, error = %fault, "the registry refuses the log; given up");
                     break;

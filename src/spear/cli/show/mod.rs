@@ -26,8 +26,8 @@ use crate::stopped::Stopped;
 #[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Output")]
 pub(super) struct Output {
-    /// Form of what is shown; json and yaml are the body of the REST answer
-    #[arg(short, long, global = true, value_enum, default_value_t, value_name = "FORM", hide_possible_values = false)]
+    /// How to show it; json and yaml are the body of the REST answer
+    #[arg(short, long, global = true, value_enum, default_value_t, value_name = "FORM")]
     output: Form,
     /// Show ids only
     #[arg(short, long, global = true)]
@@ -35,36 +35,30 @@ pub(super) struct Output {
     /// Leave out the line with the titles
     #[arg(long, global = true)]
     no_header: bool,
-    /// When to colour; NO_COLOR and CLICOLOR_FORCE are heeded too
+    /// When to colour; NO_COLOR and CLICOLOR_FORCE count too
     #[arg(long, global = true, value_enum, default_value_t, value_name = "WHEN")]
     color: When,
 }
 
+// The words below have no documentation of their own, so that help keeps a line for a flag.
+
 /// A word of `--output`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(super) enum Form {
-    /// Columns
     #[default]
     Table,
-    /// More columns
     Wide,
-    /// The REST body
     Json,
-    /// The REST body
     Yaml,
-    /// Kind and id
     Name,
 }
 
 /// A word of `--color`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(super) enum When {
-    /// On a terminal
     #[default]
     Auto,
-    /// Always
     Always,
-    /// Never
     Never,
 }
 
