@@ -29,19 +29,20 @@ use api::proto::{
     v1::{agent_service_server::AgentServiceServer, execution_service_server::ExecutionServiceServer},
 };
 
-use crate::{Sms, agent, events, executions, files, nodes, status, tasks};
+use crate::{Sms, agent, backup, events, executions, files, nodes, status, tasks};
 
 /// Bytes of one message that this side reads: an input or a result of an execution fits.
 const MOST_MESSAGE: usize = 16 << 20;
 
 /// What the tags of the document mean.
-const TAGS: [(&str, &str); 7] = [
+const TAGS: [(&str, &str); 8] = [
     ("nodes", "Machines that run functions"),
     ("resources", "How loaded they are"),
     ("tasks", "What to run"),
     ("executions", "Runs of tasks, their results and logs"),
     ("files", "Bytes that tasks are made of"),
     ("events", "What changes, as it changes"),
+    ("backup", "All of it, to keep elsewhere"),
     ("health", "Is the registry well?"),
 ];
 
@@ -66,6 +67,7 @@ fn routes() -> OpenApiRouter<Sms> {
         .merge(executions::http::routes())
         .merge(files::http::routes())
         .merge(events::http::routes())
+        .merge(backup::http::routes())
         .routes(routes!(status::process_status))
         .routes(routes!(health))
 }

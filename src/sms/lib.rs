@@ -9,6 +9,7 @@
 //! translate. A write is acknowledged when it is on disk and visible to the next read.
 
 pub mod agent;
+pub mod backup;
 mod control;
 pub mod events;
 pub mod executions;
@@ -91,6 +92,8 @@ pub struct Sms {
     pub(crate) tasks: Arc<tasks::Service>,
     pub(crate) files: Arc<files::Service>,
     pub(crate) executions: Arc<executions::Service>,
+    pub(crate) backups: Arc<backup::Backups>,
+    pub(crate) data_dir: Arc<std::path::Path>,
     pub(crate) bus: Bus,
     pub(crate) config: Arc<Config>,
     pub(crate) clock: Arc<dyn Clock>,
@@ -129,7 +132,8 @@ impl Sms {
         let stopping = supervisor.stopping();
         let health = gateway::health_reporter(&scope, stopping.clone(), store).await;
         let process = deps.process;
-        Ok(Self { nodes, tasks, files, executions, bus, config, clock, process, health, stopping })
+        let (backups, data_dir) = (backup::Backups::new(&scope), deps.data_dir.into());
+        Ok(Self { nodes, tasks, files, executions, backups, data_dir, bus, config, clock, process, health, stopping })
     }
 
     /// What agents in this process use.

@@ -15,6 +15,7 @@ pub mod conformance;
 mod directory;
 mod engine;
 mod error;
+pub mod kv;
 mod lease;
 mod memory;
 pub mod redb;
@@ -32,6 +33,10 @@ pub use redb::Redb;
 pub use retention::Retention;
 pub use table::{Table, Versioned, decode, encode};
 pub use types::Keyed;
+
+/// The example is written as a program of its own, and run by a test.
+#[cfg(test)]
+extern crate self as store;
 
 #[cfg(test)]
 mod tests;

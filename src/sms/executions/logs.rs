@@ -25,6 +25,8 @@ use std::{
 use tokio::sync::watch;
 use types::{Clock, ErrorKind, ExecutionId, Fault, LogLine, LogStream};
 
+use crate::backup::Removals;
+
 /// Longest message of a line, bytes.
 const MOST_MESSAGE: usize = 64 << 10;
 /// The same in base64.
@@ -135,6 +137,7 @@ pub(crate) struct Logs {
     dir: PathBuf,
     most_bytes: u64,
     clock: Arc<dyn Clock>,
+    pub(crate) removals: Removals,
     logs: Mutex<HashMap<ExecutionId, Arc<Log>>>,
     failed: watch::Sender<Option<String>>,
 }
@@ -157,8 +160,9 @@ impl Logs {
     /// In a directory, made if missing.
     pub(crate) fn open(dir: PathBuf, most_bytes: u64, clock: Arc<dyn Clock>) -> Result<Self, Fault> {
         fs::create_dir_all(&dir).map_err(|error| broken(&dir, &error))?;
+        let removals = Removals::open(&dir).map_err(|error| broken(&dir, &error))?;
         let most_bytes = most_bytes.max(2 * RESERVE);
-        Ok(Self { dir, most_bytes, clock, logs: Mutex::default(), failed: watch::Sender::new(None) })
+        Ok(Self { dir, most_bytes, clock, removals, logs: Mutex::default(), failed: watch::Sender::new(None) })
     }
 
     /// Waits for a failure after which nothing more may be acknowledged.
@@ -247,9 +251,10 @@ impl Logs {
         let logs = self.clone();
         blocking(move || {
             let log = logs.get(id);
+            let entered = logs.removals.enter();
             let mut slot = log.lock();
             *slot = None;
-            let removed = fs::remove_file(&log.path);
+            let removed = entered.remove(&log.path);
             drop(slot);
             logs.logs.lock().unwrap_or_else(|broken| broken.into_inner()).remove(&id);
             log.reach.send_replace(Reach { finished: true, ..Reach::default() });
@@ -268,7 +273,7 @@ impl Logs {
     ) -> Result<usize, Fault> {
         let logs = self.clone();
         blocking(move || {
-            let mut removed = 0;
+            let (mut removed, entered) = (0, logs.removals.enter());
             for entry in fs::read_dir(&logs.dir).map_err(|error| broken(&logs.dir, &error))? {
                 let path = entry.map_err(|error| broken(&logs.dir, &error))?.path();
                 let id = path.file_stem().and_then(|stem| stem.to_str()).and_then(|stem| stem.parse().ok());
@@ -276,7 +281,7 @@ impl Logs {
                 if let Some(id) = id.filter(|_| ours)
                     && !keep(id)
                 {
-                    fs::remove_file(&path).map_err(|error| broken(&path, &error))?;
+                    entered.remove(&path).map_err(|error| broken(&path, &error))?;
                     removed += 1;
                 }
             }

@@ -54,7 +54,7 @@ pub struct Service {
     pub(super) nodes: Arc<nodes::Service>,
     pub(super) tasks: Mirror<Task>,
     pub(super) index: Index,
-    pub(super) logs: Arc<Logs>,
+    pub(crate) logs: Arc<Logs>,
     pub(super) placement: Placement,
 }
 

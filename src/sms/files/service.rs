@@ -22,6 +22,7 @@ use super::{
 };
 use crate::{
     Config,
+    backup::Removals,
     page::{Cut, Order, Page},
 };
 
@@ -38,6 +39,7 @@ pub struct Service {
     table: Table<FileRecord>,
     files: Mirror<FileRecord>,
     dir: PathBuf,
+    removals: Removals,
     limit: u64,
     uploads: Semaphore,
     proven: Proven,
@@ -59,9 +61,12 @@ impl Service {
     ) -> Result<Arc<Self>, Fault> {
         let files = bus.mirror::<FileRecord, Arc<FileRecord>>(scope, |file| file).await.map_err(crate::bus_fault)?;
         let (known, log_id, place) = (files.clone(), store.log_id(), dir.clone());
-        let swept =
-            tokio::task::spawn_blocking(move || sweep(&place, log_id, |id| known.get(&id.to_string()).is_some())).await;
-        swept
+        let swept = tokio::task::spawn_blocking(move || {
+            sweep(&place, log_id, |id| known.get(&id.to_string()).is_some())?;
+            Removals::open(&place)
+        });
+        let removals = swept
+            .await
             .unwrap_or_else(|error| Err(std::io::Error::other(error)))
             .map_err(|error| disk("reading the directory of files", &dir, &error))?;
         Ok(Arc::new(Self {
@@ -69,6 +74,7 @@ impl Service {
             table: Table::new(store),
             files,
             dir,
+            removals,
             limit: config.max_upload_bytes,
             uploads: Semaphore::new(MOST_UPLOADS),
             proven: Proven::default(),
@@ -200,10 +206,15 @@ impl Service {
         }
         self.proven.forget(id);
         let path = self.dir.join(id.to_string());
-        if let Err(error) = tokio::fs::remove_file(&path).await {
+        if let Err(error) = self.removals.remove(&path).await {
             tracing::warn!(path = %path.display(), %error, "cannot remove a deleted file; the next start will");
         }
         Ok(())
+    }
+
+    /// How its files are removed, for backups.
+    pub(crate) fn removals(&self) -> &Removals {
+        &self.removals
     }
 
     /// Can the directory of files be reached?
