@@ -4,7 +4,7 @@ use futures_util::FutureExt;
 use std::{
     fmt,
     panic::AssertUnwindSafe,
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{Arc, Mutex, MutexGuard, atomic::Ordering},
     time::Duration,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -157,6 +157,7 @@ impl Scope {
                         Err(panic) => format!("panic: {}", panic_text(panic.as_ref())),
                     };
                     entry.set(|status| status.last_error = Some(error.clone()));
+                    shared.failures.fetch_add(1, Ordering::Relaxed);
                     if stop.is_cancelled() {
                         tracing::warn!(task = %full, error, "task failed while stopping");
                         return;
@@ -174,6 +175,7 @@ impl Scope {
                         OnError::Restart { first, most } => {
                             let pause = backoff(first, most, restarts);
                             restarts = restarts.saturating_add(1);
+                            shared.restarts.fetch_add(1, Ordering::Relaxed);
                             tracing::warn!(task = %full, error, pause_ms = pause.as_millis() as u64, "task failed, starting it again");
                             entry.set(|status| {
                                 status.state = TaskState::BackingOff;
@@ -198,16 +200,17 @@ impl Scope {
         Fut: Future<Output = TaskResult> + Send + 'static,
     {
         let full = format!("{}/{name}", self.name);
-        let span = tracing::debug_span!("task", name = %full);
+        let (shared, span) = (self.shared.clone(), tracing::debug_span!("task", name = %full));
         self.run(
             async move {
                 match AssertUnwindSafe(task).catch_unwind().await {
-                    Ok(Ok(())) => {}
+                    Ok(Ok(())) => return,
                     Ok(Err(error)) => tracing::error!(task = %full, error = chain(error.as_ref()), "task failed"),
                     Err(panic) => {
                         tracing::error!(task = %full, error = panic_text(panic.as_ref()), "task panicked");
                     }
                 }
+                shared.failures.fetch_add(1, Ordering::Relaxed);
             }
             .instrument(span),
         );

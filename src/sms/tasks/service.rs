@@ -63,6 +63,7 @@ impl Service {
         let execution = match first {
             Some((execution, reserved)) => {
                 self.executions.reached(rev).await;
+                self.executions.created();
                 drop(reserved);
                 Some(execution)
             }

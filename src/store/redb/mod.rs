@@ -42,7 +42,7 @@ use self::{
     writer::Request,
 };
 use crate::{
-    Batch, Change, Conflict, DataDir, Engine, Error, Page, Record, Rev,
+    Batch, Change, Conflict, DataDir, Engine, Error, Page, Record, Rev, Space,
     directory::{sync_directory, unusable},
 };
 
@@ -182,6 +182,10 @@ impl Engine for Redb {
 
     fn log_id(&self) -> LogId {
         self.core.log_id
+    }
+
+    fn space(&self) -> Option<Space> {
+        space::look(self.core.dir.path(), &self.core.path)
     }
 
     async fn close(&self) -> Result<(), Error> {
