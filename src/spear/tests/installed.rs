@@ -387,3 +387,54 @@ fn the_image_sets_what_the_program_knows_and_its_directories_are_in_the_volume()
     (ports.sort(), exposed.sort());
     assert_eq!(ports, exposed);
 }
+
+/// The rows of a table whose first cell is not a heading, by cell.
+fn rows(page: &str) -> impl Iterator<Item = Vec<&str>> {
+    let lines = page.lines().filter_map(|line| line.strip_prefix("| ")?.strip_suffix(" |"));
+    lines.map(|line| line.split(" | ").map(str::trim).collect())
+}
+
+/// The defaults in `config.example.toml`, by the full name of the setting.
+fn defaults() -> BTreeMap<String, String> {
+    let mut section = String::new();
+    let mut all = BTreeMap::new();
+    for line in fs::read_to_string(root().join("config.example.toml")).unwrap().lines() {
+        if let Some(name) = line.strip_prefix('[').and_then(|line| line.strip_suffix(']')) {
+            section = format!("{name}.");
+        } else if let Some((key, value)) = line.trim_start_matches("# ").split_once(" = ") {
+            all.insert(format!("{section}{key}"), value.trim_matches('"').to_owned());
+        }
+    }
+    all
+}
+
+#[test]
+fn the_pages_for_operators_name_settings_with_their_defaults_and_link_to_what_is_there() {
+    let defaults = defaults();
+    let page = fs::read_to_string(root().join("docs/operations.md")).unwrap();
+    let mut limits = 0;
+    let section = page.split("\n## ").find(|section| section.starts_with("Limits\n")).unwrap();
+    for cells in rows(section) {
+        let [_, default, setting] = cells[..] else { continue };
+        let Some(setting) = setting.strip_prefix('`').and_then(|setting| setting.strip_suffix('`')) else { continue };
+        assert_eq!(defaults.get(setting).map(String::as_str), Some(default), "{setting}");
+        limits += 1;
+    }
+    assert!(limits >= 25, "only {limits} limits were found");
+    let anchor = |title: &str| {
+        let letters = title.to_lowercase().replace(' ', "-");
+        letters.chars().filter(|letter| letter.is_alphanumeric() || *letter == '-').collect::<String>()
+    };
+    for name in ["docs/operations.md", "README.zh.md"] {
+        let text = fs::read_to_string(root().join(name)).unwrap();
+        let titles: Vec<String> = text.lines().filter_map(|line| line.strip_prefix("## ")).map(anchor).collect();
+        let dir = root().join(name).parent().unwrap().to_owned();
+        for link in text.split("](").skip(1).map(|rest| rest.split(')').next().unwrap()) {
+            let found = match link.strip_prefix('#') {
+                Some(title) => titles.iter().any(|its| its == title),
+                None => link.starts_with("http") || dir.join(link).exists(),
+            };
+            assert!(found, "{name}: {link}");
+        }
+    }
+}
