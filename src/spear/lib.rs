@@ -7,5 +7,6 @@
 pub mod cli;
 pub mod compose;
 pub mod config;
+pub mod instruments;
 pub mod logging;
 pub mod stopped;

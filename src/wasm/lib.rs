@@ -45,7 +45,9 @@ use runtime::{Artifact, Fingerprint, Instance, InstanceSpec, InvokeError, Limits
 pub use compile::{COMPILE_COMMAND, CompileArgs, compile_child};
 pub use scan::scan;
 
-use crate::{engine::Loaded, figures::Figures, instance::WasmInstance, modules::Modules, threads::Threads, watchdog::Watchdog};
+use crate::{
+    engine::Loaded, figures::Figures, instance::WasmInstance, modules::Modules, threads::Threads, watchdog::Watchdog,
+};
 
 /// How the runtime is set up.
 #[derive(Clone)]

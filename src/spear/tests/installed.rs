@@ -152,8 +152,12 @@ fn files(dir: &Path, all: &mut Vec<PathBuf>) {
 fn systemd_accepts_the_units_and_finds_little_that_they_could_do() {
     let dir = tempfile::tempdir().unwrap();
     for (name, unit) in installed(dir.path()) {
-        let complaints = said(Command::new("systemd-analyze").args(["verify", "--man=no"]).arg(&unit.path));
-        assert_eq!(complaints, "", "{name}");
+        // Reads the units of this machine that it belongs to as well; what it says of those is not about us.
+        let mut verify = Command::new("systemd-analyze");
+        let verified = verify.args(["verify", "--man=no"]).arg(&unit.path).output().expect("systemd-analyze");
+        let text = String::from_utf8_lossy(&verified.stderr).into_owned();
+        let complaints: Vec<&str> = text.lines().filter(|line| line.contains("spear")).collect();
+        assert!(complaints.is_empty(), "{name}: {complaints:?}");
         // In tenths: fails above 1.5.
         let mut judge = Command::new("systemd-analyze");
         let report = said(judge.args(["security", "--offline=yes", "--threshold=15", "--no-pager"]).arg(&unit.path));
