@@ -54,7 +54,8 @@ install: ## BINARY to DESTDIR and PREFIX, with links, units, manual, completions
 	ln -sf spear $(bin)/sms
 	ln -sf spear $(bin)/spearlet
 	for unit in systemd/*.service; do \
-	    sed 's#/usr/bin/spear#$(PREFIX)/bin/spear#; s#/usr/share/#$(PREFIX)/share/#' $$unit > $(units)/$${unit##*/} && \
+	    sed 's#/usr/bin/spear#$(PREFIX)/bin/spear#; s#/usr/share/#$(PREFIX)/share/#; s#/etc/#$(SYSCONFDIR)/#g' \
+	        $$unit > $(units)/$${unit##*/} && \
 	    chmod 644 $(units)/$${unit##*/} || exit 1; done
 	for file in systemd/etc/*.toml; do \
 	    [ -e $(etc)/$${file##*/} ] || install -m 644 $$file $(etc) || exit 1; done

@@ -232,6 +232,7 @@ pub fn execution(from: &Execution) -> v1::Execution {
         }),
         cancel_requested: from.cancel_requested,
         result: bytes::Bytes::new(),
+        traceparent: from.traceparent.clone().unwrap_or_default(),
     }
 }
 
@@ -278,6 +279,7 @@ pub fn execution_from(from: v1::Execution) -> Result<Execution, Fault> {
         input_bytes: from.input_bytes,
         progress: from.progress.map(progress_from),
         cancel_requested: from.cancel_requested,
+        traceparent: Some(from.traceparent).filter(|text| !text.is_empty()),
     })
 }
 

@@ -49,6 +49,9 @@ impl RemoteControl {
 fn call<T>(message: T) -> tonic::Request<T> {
     let mut request = tonic::Request::new(message);
     request.set_timeout(CALL);
+    if let Some(Ok(parent)) = telemetry::trace::current().map(|text| text.parse()) {
+        request.metadata_mut().insert(telemetry::trace::HEADER, parent);
+    }
     request
 }
 

@@ -162,6 +162,7 @@ impl RawChanges {
             }
             Read::Behind => match self.bus.store.changes(self.position, PAGE).await {
                 Ok(page) => {
+                    self.bus.figures.see(|figures| figures.behind.inc());
                     for change in page {
                         self.position = change.rev;
                         let matching = events(change).into_iter().filter(|event| event.key.starts_with(&self.prefix));
@@ -169,7 +170,10 @@ impl RawChanges {
                     }
                     Ok(None)
                 }
-                Err(store::Error::Trimmed { floor }) => Ok(Some(floor)),
+                Err(store::Error::Trimmed { floor }) => {
+                    self.bus.figures.see(|figures| figures.lagged.inc());
+                    Ok(Some(floor))
+                }
                 Err(error) => Err(error.into()),
             },
         }

@@ -12,6 +12,7 @@
 //! without `Lagged`; the publisher never waits for a reader; `cursor()` is the last revision handed out whole.
 
 mod changes;
+mod figures;
 mod mirror;
 mod ring;
 mod signal;

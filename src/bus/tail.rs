@@ -6,11 +6,13 @@ use std::{
 };
 use store::{Keyed, Rev, Store};
 use supervise::{OnError, Scope};
+use telemetry::Slot;
 use tokio::sync::watch;
 use types::LogId;
 
 use crate::{
     Changes, Error, From, Mirror, RawChanges, Signal, Signals,
+    figures::Figures,
     ring::{Event, Ring, events},
     signal::Exchange,
 };
@@ -24,6 +26,8 @@ pub(crate) struct Inner {
     pub(crate) tail: watch::Receiver<Rev>,
     rings: Mutex<HashMap<String, Weak<Ring>>>,
     exchange: Exchange,
+    /// Set once somebody wants to know.
+    pub(crate) figures: Slot<Figures>,
 }
 
 /// The bus of a process. Cheap to clone.
@@ -37,8 +41,13 @@ impl Bus {
     pub fn start(store: &Store, scope: &Scope) -> Self {
         let now = *store.head().borrow();
         let (sender, tail) = watch::channel(now);
-        let inner =
-            Arc::new(Inner { store: store.clone(), tail, rings: Mutex::default(), exchange: Exchange::default() });
+        let inner = Arc::new(Inner {
+            store: store.clone(),
+            tail,
+            rings: Mutex::default(),
+            exchange: Exchange::default(),
+            figures: Slot::default(),
+        });
         let (follow, sender) = (inner.clone(), Arc::new(Mutex::new(Some(sender))));
         scope.spawn("tail", OnError::StopProcess, move |stop| {
             let (inner, sender) = (follow.clone(), sender.clone());
@@ -123,6 +132,11 @@ impl Inner {
 
     fn rings(&self) -> MutexGuard<'_, HashMap<String, Weak<Ring>>> {
         self.rings.lock().unwrap_or_else(|broken| broken.into_inner())
+    }
+
+    /// Prefixes that somebody follows.
+    pub(crate) fn followed(&self) -> usize {
+        self.rings().values().filter(|ring| ring.strong_count() > 0).count()
     }
 
     /// Hands the events of one revision to every ring with a matching prefix, then moves the tail. Both under

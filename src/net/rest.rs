@@ -71,6 +71,13 @@ impl Rest {
                 .map_err(|error| Fault::invalid_field("ca", format!("no certificates in PEM: {error}")))?;
             builder = found.into_iter().fold(builder, reqwest::ClientBuilder::add_root_certificate);
         }
+        if base.scheme() == "http" {
+            // The certificates of the system are not asked for: a container may have none.
+            builder = builder.tls_certs_only([]);
+        }
+        if is_here(&base) {
+            builder = builder.no_proxy();
+        }
         let client = builder.build().map_err(|error| Fault::internal(format!("no HTTP client: {error}")))?;
         Ok(Self { client, base, token })
     }

@@ -136,6 +136,13 @@ impl Sms {
         Ok(Self { nodes, tasks, files, executions, backups, data_dir, bus, config, clock, process, health, stopping })
     }
 
+    /// Measures from now on.
+    pub fn measure(&self, metrics: &telemetry::Metrics) {
+        self.nodes.measure(metrics);
+        self.executions.measure(metrics);
+        self.files.measure(metrics);
+    }
+
     /// What agents in this process use.
     pub fn control(&self) -> Arc<dyn api::Control> {
         Arc::new(control::LocalControl::new(self.clone()))

@@ -10,10 +10,12 @@ use runtime::Runtimes;
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use store::{DataDir, Store};
 use supervise::{OnError, Phase, Scope, Supervisor};
+use telemetry::Metrics;
 use types::{Clock, SystemClock};
 
 use crate::{
     config::{Engine, Listen, Resolved, SmsSettings, SpearletSettings, TokenSource, WasmSettings},
+    instruments::Instruments,
     stopped::Stopped,
 };
 
@@ -58,6 +60,9 @@ struct House {
     supervisor: Supervisor,
     clock: Arc<dyn Clock>,
     readiness: Readiness,
+    metrics: Metrics,
+    /// Is `/metrics` served?
+    metrics_shown: bool,
     token: Option<Token>,
     insecure: bool,
     allowed_hosts: Vec<String>,
@@ -76,10 +81,29 @@ pub async fn serve(
     signal: impl Future<Output = ()>,
     ready: impl FnOnce(&Running),
 ) -> Result<(), Stopped> {
+    let instruments = Instruments::new(&settings)?;
+    watched(settings, instruments, program, signal, ready).await
+}
+
+/// The same, with instruments that logging was started with.
+///
+/// # Errors
+/// Why the process could not start or had to end, with its exit code.
+pub async fn watched(
+    settings: Resolved,
+    instruments: Instruments,
+    program: PathBuf,
+    signal: impl Future<Output = ()>,
+    ready: impl FnOnce(&Running),
+) -> Result<(), Stopped> {
     let supervisor = Supervisor::new(settings.shutdown);
+    let readiness = Readiness::new().until(supervisor.stopping());
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let mut house = House {
-        readiness: Readiness::new().until(supervisor.stopping()),
-        clock: Arc::new(SystemClock::new()),
+        metrics: instruments.start(&supervisor, &readiness, clock.clone())?,
+        metrics_shown: settings.watching.metrics,
+        readiness,
+        clock,
         token: configured_token(&settings.auth.token)?,
         insecure: settings.auth.insecure_no_auth,
         allowed_hosts: settings.auth.allowed_hosts,
@@ -184,7 +208,9 @@ impl House {
         let access = (self.access(&sockets.grpc, &data)?, self.access(&sockets.http, &data)?);
         let store = self.open_store(&data, settings.engine, "sms/store").await?;
         stores.push(store.clone());
+        store.measure(&self.metrics, "sms");
         let bus = bus::Bus::start(&store, &self.supervisor.scope(Phase::Bus, "sms/bus"));
+        bus.measure(&self.metrics, "sms");
         let retention = self.supervisor.scope(Phase::Store, "sms/store");
         store::retention::start(&store, &retention, self.clock.clone(), store::Retention::default());
         let storage = self.readiness.check("sms/store");
@@ -197,9 +223,10 @@ impl House {
             config: settings.config,
         };
         let sms = sms::Sms::start(deps, &self.supervisor).await.map_err(Stopped::fault)?;
+        sms.measure(&self.metrics);
         storage.set_ready();
         let control = sms.control();
-        let http = sms.http().merge(self.readiness.router());
+        let http = sms.http().merge(self.beside());
         self.open_doors(sockets, access, http, sms.grpc().map_err(Stopped::fault)?);
         Ok(control)
     }
@@ -215,6 +242,7 @@ impl House {
         let access = (self.access(&sockets.grpc, &data)?, self.access(&sockets.http, &data)?);
         let store = self.open_store(&data, Engine::Redb, "spearlet/store").await?;
         stores.push(store.clone());
+        store.measure(&self.metrics, "spearlet");
         let retention = self.supervisor.scope(Phase::Store, "spearlet/store");
         store::retention::start(&store, &retention, self.clock.clone(), store::Retention::default());
         let wasm = self.wasm(&settings.wasm, data.path().join("modules"))?;
@@ -234,8 +262,9 @@ impl House {
             config: settings.config,
         };
         let agent = spearlet::Spearlet::start(deps, &self.supervisor).await.map_err(Stopped::fault)?;
+        agent.measure(&self.metrics);
         self.watch_registry(&agent);
-        let http = agent.http().merge(self.readiness.router());
+        let http = agent.http().merge(self.beside());
         self.open_doors(sockets, access, http, agent.grpc().map_err(Stopped::fault)?);
         Ok(())
     }
@@ -247,6 +276,7 @@ impl House {
         config.compile_concurrency = settings.compile_concurrency.unwrap_or(config.compile_concurrency);
         config.compile_memory_bytes = settings.compile_memory_bytes;
         config.clock = self.clock.clone();
+        config.metrics = self.metrics.clone();
         let wasm = wasm::Wasm::new(config);
         wasm.map_err(|error| Stopped::failed(format!("the runtime for WebAssembly does not work here: {error}")))
     }
@@ -263,6 +293,12 @@ impl House {
         let files = net::client::Fetcher::new(rules).map_err(Stopped::fault)?;
         let channel = channel.map_err(Stopped::fault)?;
         Ok(Arc::new(api::grpc::RemoteControl::new(channel, http, files, self.token.clone())))
+    }
+
+    /// Routes of every HTTP listener: probes and figures.
+    fn beside(&self) -> axum::Router {
+        let probes = self.readiness.router();
+        if self.metrics_shown { probes.merge(net::metrics::router(&self.metrics)) } else { probes }
     }
 
     /// Readiness follows the agent's connection.
@@ -292,7 +328,8 @@ impl House {
         let stopping = self.supervisor.stopping();
         // Nothing new comes in once the intake stops, but a call in hand may wait for the work it is about.
         let connections = self.supervisor.scope(Phase::Report, "connections");
-        let options = ServeOptions { connection_scope: Some(connections), ..ServeOptions::default() };
+        let metrics = Some(self.metrics.clone());
+        let options = ServeOptions { connection_scope: Some(connections), metrics, ..ServeOptions::default() };
         net::serve(sockets.http, http, access.1, options.clone(), &scope, stopping.clone());
         net::serve(sockets.grpc, grpc, access.0, options, &scope, stopping);
     }

@@ -7,6 +7,7 @@
 pub mod cli;
 pub mod compose;
 pub mod config;
+pub mod instruments;
 pub mod logging;
 pub mod simulate;
 pub mod stopped;

@@ -7,6 +7,7 @@ use std::{
     path::Path,
     sync::Mutex,
 };
+use telemetry::Counter;
 use tracing_subscriber::{
     EnvFilter, Layer, Registry,
     fmt::{format::Writer, time::FormatTime, writer::BoxMakeWriter},
@@ -17,12 +18,13 @@ use types::{Clock, SystemClock};
 
 use crate::{
     config::{Log, LogFormat, LogLevel},
+    instruments::Instruments,
     stopped::Stopped,
 };
 
 /// Our own crates: a low level concerns them alone, or the log would be full of other people's frames and polls.
-const OURS: [&str; 11] =
-    ["spear", "sms", "spearlet", "store", "bus", "net", "api", "runtime", "wasm", "supervise", "types"];
+pub(crate) const OURS: [&str; 12] =
+    ["spear", "sms", "spearlet", "store", "bus", "net", "api", "runtime", "wasm", "supervise", "telemetry", "types"];
 
 /// What the process knows about where its log goes.
 #[derive(Clone, Copy, Debug, Default)]
@@ -39,14 +41,17 @@ pub struct Surroundings<'a> {
 ///
 /// # Errors
 /// The file cannot be opened, `RUST_LOG` is malformed, or logging was started before.
-pub fn init(log: &Log, surroundings: Surroundings<'_>) -> Result<(), Stopped> {
+pub fn init(log: &Log, surroundings: Surroundings<'_>, instruments: &Instruments) -> Result<(), Stopped> {
     let filter = filter(log.level, surroundings.rust_log)?;
+    let lost = instruments.lost_lines();
     let (writer, terminal) = match &log.file {
-        Some(path) => (BoxMakeWriter::new(Mutex::new(append(path)?)), false),
-        None => (BoxMakeWriter::new(|| Quiet(io::stderr())), surroundings.terminal),
+        Some(path) => (BoxMakeWriter::new(Mutex::new(Quiet(append(path)?, lost))), false),
+        None => (BoxMakeWriter::new(move || Quiet(io::stderr(), lost.clone())), surroundings.terminal),
     };
     let layer = layer(log.format, terminal, terminal && surroundings.colour, writer);
-    let started = tracing_subscriber::registry().with(layer.with_filter(filter)).try_init();
+    let mut layers = instruments.layers();
+    layers.push(layer.with_filter(filter).boxed());
+    let started = tracing_subscriber::registry().with(layers).try_init();
     started.map_err(|error| Stopped::failed(format!("logging cannot be started: {error}")))
 }
 
@@ -105,14 +110,18 @@ fn append(path: &Path) -> Result<File, Stopped> {
     OpenOptions::new().create(true).append(true).open(path).map_err(failed)
 }
 
-/// A stream whose reader may be gone: writing to it then does nothing.
-struct Quiet<W>(W);
+/// A stream whose reader may be gone: writing to it then does nothing. What cannot be written is counted.
+struct Quiet<W>(W, Counter);
 
 impl<W: Write> Write for Quiet<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self.0.write(bytes) {
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(bytes.len()),
-            other => other,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Err(error),
+            Err(error) => {
+                self.1.inc();
+                if error.kind() == io::ErrorKind::BrokenPipe { Ok(bytes.len()) } else { Err(error) }
+            }
+            written => written,
         }
     }
 
@@ -199,6 +208,7 @@ mod tests {
     fn a_reader_that_went_away_is_not_an_error() {
         let (reader, writer) = std::io::pipe().unwrap();
         drop(reader);
-        assert_eq!(Quiet(writer).write(b"line").unwrap(), 4);
+        let lost = Counter::default();
+        assert_eq!((Quiet(writer, lost.clone()).write(b"line").unwrap(), lost.get()), (4, 1));
     }
 }

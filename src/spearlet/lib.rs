@@ -190,6 +190,14 @@ impl Spearlet {
         self.id
     }
 
+    /// Measures from now on.
+    pub fn measure(&self, metrics: &telemetry::Metrics) {
+        self.agent.measure(metrics);
+        self.executor.measure(metrics);
+        self.executor.artifacts().measure(metrics);
+        self.objects.measure(metrics);
+    }
+
     /// Is the registry reachable (or none wanted)? For readiness: none when it is, else the reason.
     pub fn not_ready(&self) -> Option<String> {
         self.agent.not_ready()

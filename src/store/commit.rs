@@ -1,13 +1,15 @@
 //! Group commit: one queue, one committer, one engine transaction for all batches that wait.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 use supervise::{OnError, Scope};
+use telemetry::Slot;
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
 use types::{LogId, Timestamp};
 
 use crate::{
     Batch, Change, Conflict, Engine, Error, Op, Page, Record, Rev, Snapshot,
     batch::{MOST_KEY, MOST_VALUE},
+    figures::Figures,
 };
 
 /// Batches that may wait; a full queue makes the writers wait, nothing is dropped.
@@ -22,8 +24,10 @@ type Waiting = (Batch, oneshot::Sender<Result<Result<Rev, Conflict>, Error>>);
 /// The front of an engine. Cheap to clone.
 #[derive(Clone)]
 pub struct Store {
-    engine: Arc<dyn Engine>,
-    queue: mpsc::Sender<Waiting>,
+    pub(crate) engine: Arc<dyn Engine>,
+    pub(crate) queue: mpsc::Sender<Waiting>,
+    /// Set once somebody wants to know.
+    pub(crate) figures: Slot<Figures>,
     /// Set when a write failed in a way that leaves its outcome unknown.
     failed: Arc<watch::Sender<Option<Error>>>,
 }
@@ -35,12 +39,14 @@ impl Store {
         let (queue, waiting) = mpsc::channel(QUEUE);
         let failed = Arc::new(watch::Sender::new(None));
         let waiting = Arc::new(Mutex::new(waiting));
-        let store = Self { engine: engine.clone(), queue, failed: failed.clone() };
+        let figures = Slot::default();
+        let store = Self { engine: engine.clone(), queue, figures: figures.clone(), failed: failed.clone() };
         scope.spawn("commit", OnError::StopProcess, move |stop| {
             let (engine, waiting, failed) = (engine.clone(), waiting.clone(), failed.clone());
+            let measured = Measured { engine: engine.clone(), figures: figures.clone() };
             async move {
                 let mut waiting = waiting.lock().await;
-                let ended = run(&*engine, &mut waiting, &stop).await;
+                let ended = run(&measured, &mut waiting, &stop).await;
                 if let Err(error) = &ended {
                     failed.send_replace(Some(error.clone()));
                 }
@@ -182,7 +188,22 @@ pub(crate) fn check(batch: &Batch) -> Result<(), Error> {
     Ok(())
 }
 
-async fn run(engine: &dyn Engine, waiting: &mut mpsc::Receiver<Waiting>, stop: &supervise::Stop) -> Result<(), Error> {
+/// The engine's commits, measured.
+struct Measured {
+    engine: Arc<dyn Engine>,
+    figures: Slot<Figures>,
+}
+
+impl Measured {
+    async fn commit_many(&self, batches: Vec<Batch>) -> Result<Vec<Result<Rev, Conflict>>, Error> {
+        let (started, count) = (Instant::now(), batches.len());
+        let done = self.engine.commit_many(batches).await;
+        self.figures.see(|figures| figures.committed(started, count, &done));
+        done
+    }
+}
+
+async fn run(engine: &Measured, waiting: &mut mpsc::Receiver<Waiting>, stop: &supervise::Stop) -> Result<(), Error> {
     let mut next = Vec::with_capacity(MOST_TOGETHER);
     loop {
         tokio::select! {
@@ -210,7 +231,7 @@ fn size(waiting: &[Waiting]) -> usize {
 }
 
 /// Commits what is in `next`, leaves it empty, and tells every waiter. Only an unknown outcome is an error.
-async fn commit(engine: &dyn Engine, next: &mut Vec<Waiting>) -> Result<(), Error> {
+async fn commit(engine: &Measured, next: &mut Vec<Waiting>) -> Result<(), Error> {
     let (batches, answers): (Vec<_>, Vec<_>) = next.drain(..).unzip();
     let mut removals = Vec::new();
     if batches.iter().any(|batch| !removes_only(batch)) {

@@ -5,7 +5,7 @@ use std::ops::Bound;
 use tokio::sync::watch;
 use types::{LogId, Timestamp};
 
-use crate::{Batch, Change, Conflict, Error, Record, Rev};
+use crate::{Batch, Change, Conflict, Error, Record, Rev, Space};
 
 /// A page of records in the order of their keys, all of one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -71,6 +71,11 @@ pub trait Engine: Send + Sync + 'static {
 
     /// The identity of this change log.
     fn log_id(&self) -> LogId;
+
+    /// What the disk below has to do with it; none: there is no disk. May block for the time of two system calls.
+    fn space(&self) -> Option<Space> {
+        None
+    }
 
     /// Flushes and lets go of the files. Later calls answer [`Error::Closed`].
     async fn close(&self) -> Result<(), Error>;

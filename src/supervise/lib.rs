@@ -15,7 +15,7 @@ mod supervisor;
 pub use phase::{Budget, Phase};
 pub use scope::{OnError, Scope, ScopeStatus, Stop, TaskState, TaskStatus, backoff};
 pub use signal::{stop_signal, stop_signals};
-pub use supervisor::{Failure, Supervisor};
+pub use supervisor::{Counts, Failure, Supervisor};
 
 /// What a supervised task returns: an error is told to its policy.
 pub type TaskResult = Result<(), Box<dyn std::error::Error + Send + Sync>>;

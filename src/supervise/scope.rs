@@ -4,7 +4,7 @@ use futures_util::FutureExt;
 use std::{
     fmt,
     panic::AssertUnwindSafe,
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{Arc, Mutex, MutexGuard, atomic::Ordering},
     time::Duration,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -219,6 +219,7 @@ impl Scope {
                         Err(panic) => format!("panic: {}", panic_text(panic.as_ref())),
                     };
                     entry.set(|status| status.last_error = Some(error.clone()));
+                    shared.failures.fetch_add(1, Ordering::Relaxed);
                     if stop.is_cancelled() {
                         tracing::warn!(task = %full, error, "task failed while stopping");
                         return;
@@ -236,6 +237,7 @@ impl Scope {
                         OnError::Restart { first, most } => {
                             let pause = backoff(first, most, restarts);
                             restarts = restarts.saturating_add(1);
+                            shared.restarts.fetch_add(1, Ordering::Relaxed);
                             tracing::warn!(task = %full, error, pause_ms = pause.as_millis() as u64, "task failed, starting it again");
                             entry.set(|status| {
                                 status.state = TaskState::BackingOff;
@@ -264,7 +266,7 @@ impl Scope {
         self.run(
             async move {
                 match AssertUnwindSafe(task).catch_unwind().await {
-                    Ok(Ok(())) => {}
+                    Ok(Ok(())) => return,
                     Ok(Err(error)) => {
                         let error = chain(error.as_ref());
                         tracing::error!(task = %member.name, error, "task failed");
@@ -276,6 +278,7 @@ impl Scope {
                         member.failed(&format!("panic: {error}"));
                     }
                 }
+                member.shared.failures.fetch_add(1, Ordering::Relaxed);
             }
             .instrument(span),
         );

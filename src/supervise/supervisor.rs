@@ -34,6 +34,17 @@ pub(crate) struct Shared {
     ids: AtomicU64,
     ready: AtomicBool,
     stopping: CancellationToken,
+    pub(crate) restarts: AtomicU64,
+    pub(crate) failures: AtomicU64,
+}
+
+/// What went wrong since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Tasks that were started again.
+    pub restarts: u64,
+    /// Tasks that failed or panicked, those started again among them.
+    pub failures: u64,
 }
 
 impl Shared {
@@ -76,6 +87,8 @@ impl Supervisor {
                 ids: AtomicU64::new(0),
                 ready: AtomicBool::new(false),
                 stopping: CancellationToken::new(),
+                restarts: AtomicU64::new(0),
+                failures: AtomicU64::new(0),
             }),
             budget,
         }
@@ -110,6 +123,12 @@ impl Supervisor {
             }
         }
         scopes.into_values().collect()
+    }
+
+    /// How often tasks failed and were started again.
+    pub fn counts(&self) -> Counts {
+        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        Counts { restarts: read(&self.shared.restarts), failures: read(&self.shared.failures) }
     }
 
     /// Says that the process can answer; told to systemd too.

@@ -15,6 +15,7 @@ mod histogram;
 mod metrics;
 mod process;
 mod sampled;
+mod slot;
 mod text;
 pub mod trace;
 
@@ -25,6 +26,7 @@ pub use family::{Counter, Counters, Gauge, Gauges, Held, Histograms, MOST_SERIES
 pub use figure::{Figure, Kind, Series, Value};
 pub use histogram::Histogram;
 pub use metrics::Metrics;
+pub use slot::Slot;
 pub use text::{Exposition, Format};
 
 /// Buckets for what takes from half a millisecond to ten seconds: requests, commits.

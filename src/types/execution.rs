@@ -226,6 +226,9 @@ pub struct Execution {
     /// Has somebody asked to stop it?
     #[serde(default)]
     pub cancel_requested: bool,
+    /// The trace that it belongs to, as W3C's `traceparent`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<String>,
 }
 
 impl Execution {

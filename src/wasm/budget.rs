@@ -11,6 +11,7 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
+use telemetry::Gauge;
 use wasmer::{
     MemoryError, MemoryStyle, MemoryType, Pages, TableType,
     sys::{
@@ -32,12 +33,26 @@ pub(crate) struct Budget {
     used: AtomicU64,
     peak: AtomicU64,
     refused: AtomicBool,
+    /// What all guests have together.
+    together: Gauge,
+}
+
+impl Drop for Budget {
+    fn drop(&mut self) {
+        self.together.add(-signed(*self.used.get_mut()));
+    }
+}
+
+/// For a gauge; no machine has more.
+fn signed(bytes: u64) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
 }
 
 impl Budget {
-    /// A budget of that many bytes.
-    pub(crate) fn new(most: u64) -> Arc<Self> {
-        Arc::new(Self { most, used: AtomicU64::new(0), peak: AtomicU64::new(0), refused: AtomicBool::new(false) })
+    /// A budget of that many bytes; what is taken of it is added to `together` while the budget lives.
+    pub(crate) fn new(most: u64, together: Gauge) -> Arc<Self> {
+        let (used, peak, refused) = (AtomicU64::new(0), AtomicU64::new(0), AtomicBool::new(false));
+        Arc::new(Self { most, used, peak, refused, together })
     }
 
     /// Takes bytes, or refuses and remembers it.
@@ -48,6 +63,7 @@ impl Budget {
         match taken {
             Ok(before) => {
                 self.peak.fetch_max(before.saturating_add(bytes), Ordering::Relaxed);
+                self.together.add(signed(bytes));
                 true
             }
             Err(_) => {
@@ -59,6 +75,7 @@ impl Budget {
 
     fn give_back(&self, bytes: u64) {
         self.used.fetch_sub(bytes, Ordering::Relaxed);
+        self.together.add(-signed(bytes));
     }
 
     /// Was something refused?

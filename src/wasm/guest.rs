@@ -5,6 +5,7 @@ use std::{
     sync::Arc,
     time::Instant,
 };
+use telemetry::Gauge;
 use wasmer::{
     Engine, Extern, FunctionEnv, Imports, Instance, InstantiationError, LinkError, RuntimeError, Store,
     sys::NativeEngineExt,
@@ -29,6 +30,8 @@ pub(crate) struct Guest {
     pub(crate) process: Process,
     pub(crate) control: Arc<Control>,
     pub(crate) memory_bytes: u64,
+    /// What all guests have together.
+    pub(crate) memory: Gauge,
     pub(crate) stack_bytes: usize,
 }
 
@@ -43,7 +46,7 @@ enum How {
 /// Runs it to its end.
 pub(crate) fn run(guest: Guest) -> Result<Outcome, InvokeError> {
     let started = Instant::now();
-    let budget = Budget::new(guest.memory_bytes);
+    let budget = Budget::new(guest.memory_bytes, guest.memory.clone());
     let control = guest.control.clone();
     let ended = catch_unwind(AssertUnwindSafe(|| execute(guest, &budget)));
     let usage = Usage { wall: started.elapsed(), peak_memory_bytes: budget.peak() };

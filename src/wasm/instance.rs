@@ -71,6 +71,7 @@ impl Instance for WasmInstance {
             process: host::Process::new(start, control.clone())?,
             control: control.clone(),
             memory_bytes: limits.memory_bytes,
+            memory: self.shared.figures.memory.clone(),
             stack_bytes: limits.stack_bytes.clamp(*STACK_BYTES.start(), *STACK_BYTES.end()),
         };
         let _watch = self.shared.watchdog.watch(deadline, limit, control.clone());

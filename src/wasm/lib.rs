@@ -22,6 +22,7 @@ mod cache;
 mod compile;
 mod control;
 mod engine;
+mod figures;
 mod guest;
 mod host;
 mod input;
@@ -35,6 +36,7 @@ mod watchdog;
 
 use async_trait::async_trait;
 use std::{collections::BTreeMap, io, path::PathBuf, sync::Arc, time::Duration};
+use telemetry::Metrics;
 use tokio::sync::Semaphore;
 use types::{Clock, Reason, SystemClock};
 
@@ -44,7 +46,9 @@ pub use compile::{COMPILE_COMMAND, CompileArgs, compile_child};
 pub use engine::version as engine_version;
 pub use scan::scan;
 
-use crate::{engine::Loaded, instance::WasmInstance, modules::Modules, threads::Threads, watchdog::Watchdog};
+use crate::{
+    engine::Loaded, figures::Figures, instance::WasmInstance, modules::Modules, threads::Threads, watchdog::Watchdog,
+};
 
 /// How the runtime is set up.
 #[derive(Clone)]
@@ -67,6 +71,8 @@ pub struct Config {
     pub compile_cpu_per_megabyte: Duration,
     /// Wall-clock time that guests see.
     pub clock: Arc<dyn Clock>,
+    /// Where its figures go.
+    pub metrics: Metrics,
 }
 
 impl Config {
@@ -82,6 +88,7 @@ impl Config {
             compile_cpu_base: Duration::from_secs(5),
             compile_cpu_per_megabyte: Duration::from_secs(2),
             clock: Arc::new(SystemClock::new()),
+            metrics: Metrics::default(),
         }
     }
 }
@@ -113,6 +120,7 @@ pub(crate) struct Shared {
     concurrency: usize,
     watchdog: Watchdog,
     clock: Arc<dyn Clock>,
+    figures: Figures,
 }
 
 /// The runtime; its kind is `wasm`. Cheap to clone.
@@ -136,17 +144,21 @@ impl Wasm {
             cpu_per_megabyte: config.compile_cpu_per_megabyte,
         };
         let concurrency = config.concurrency.clamp(1, Semaphore::MAX_PERMITS);
+        let figures = Figures::new(&config.metrics);
         let shared = Shared {
-            modules: Modules::new(cache, child, config.compile_concurrency),
+            modules: Modules::new(cache, child, config.compile_concurrency, figures.clone()),
             threads: Threads::default(),
             places: Arc::new(Semaphore::new(concurrency)),
             concurrency,
             watchdog: Watchdog::start().map_err(Error::Thread)?,
             clock: config.clock,
+            figures,
         };
         let place = shared.places.clone().try_acquire_owned().map_err(|error| Error::SelfTest(error.to_string()))?;
         selftest::run(&shared.threads, &shared.watchdog, place, shared.clock.clone()).map_err(Error::SelfTest)?;
-        Ok(Self { shared: Arc::new(shared) })
+        let wasm = Self { shared: Arc::new(shared) };
+        wasm.sample(&config.metrics);
+        Ok(wasm)
     }
 }
 

@@ -9,7 +9,7 @@ use std::{
     collections::{HashMap, VecDeque},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard},
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio::sync::Semaphore;
 
@@ -20,6 +20,7 @@ use crate::{
     cache::Cache,
     compile::{self, CompileArgs},
     engine::Loaded,
+    figures::Figures,
     scan,
 };
 
@@ -52,16 +53,18 @@ pub(crate) struct Modules {
     cache: Arc<Cache>,
     child: ChildLimits,
     compiling: Semaphore,
+    figures: Figures,
 }
 
 impl Modules {
     /// With a cache; at most `concurrency` children at once.
-    pub(crate) fn new(cache: Cache, child: ChildLimits, concurrency: usize) -> Self {
+    pub(crate) fn new(cache: Cache, child: ChildLimits, concurrency: usize, figures: Figures) -> Self {
         Self {
             state: Mutex::default(),
             cache: Arc::new(cache),
             child,
             compiling: Semaphore::new(concurrency.clamp(1, Semaphore::MAX_PERMITS)),
+            figures,
         }
     }
 
@@ -73,15 +76,22 @@ impl Modules {
     pub(crate) async fn get(&self, artifact: &Artifact, most_bytes: u64) -> Result<Arc<Loaded>, InvokeError> {
         let key = (artifact.digest.clone(), artifact.size);
         if let Some(loaded) = self.remembered(&key) {
+            self.figures.modules.with(["memory"]).inc();
             return Ok(loaded);
         }
         let flight = self.lock().flights.entry(key.clone()).or_default().clone();
         let turn = flight.lock().await;
         let made = match self.remembered(&key) {
-            Some(loaded) => Ok(loaded),
+            Some(loaded) => {
+                self.figures.modules.with(["memory"]).inc();
+                Ok(loaded)
+            }
             None => self.make(&artifact.path, most_bytes).await.map(|loaded| self.remember(&key, loaded)),
         };
         drop(turn);
+        if let Err(error) = &made {
+            self.figures.failures.with([error.reason.as_str()]).inc();
+        }
         let mut state = self.lock();
         // Two owners, the map and we: nobody else waits.
         if Arc::strong_count(&flight) == 2 {
@@ -130,7 +140,10 @@ impl Modules {
             Ok((hash, wasm.len() as u64, None))
         });
         let (hash, size) = match found.await? {
-            (_, _, Some(loaded)) => return Ok(loaded),
+            (_, _, Some(loaded)) => {
+                self.figures.modules.with(["disk"]).inc();
+                return Ok(loaded);
+            }
             (hash, size, None) => (hash, size),
         };
         let closed = |_| InvokeError::new(Reason::Internal, "the wasm runtime is closed");
@@ -144,7 +157,10 @@ impl Modules {
             memory_bytes: self.child.memory_bytes,
             cpu_seconds: cpu.as_secs().max(1),
         };
+        let started = Instant::now();
         compile::run(&self.child.program, &args).await?;
+        self.figures.compile.since(started);
+        self.figures.modules.with(["compiled"]).inc();
         drop(place);
         let cache = self.cache.clone();
         blocking(move || cache.adopt(&temporary.0, hash).map_err(|problem| internal(&problem))).await

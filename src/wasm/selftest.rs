@@ -47,6 +47,7 @@ pub(crate) fn run(
         process,
         control: control.clone(),
         memory_bytes: limits.memory_bytes,
+        memory: telemetry::Gauge::default(),
         stack_bytes: limits.stack_bytes,
     };
     let _watch = watchdog.watch(Instant::now() + DEADLINE, DEADLINE, control);

@@ -70,6 +70,10 @@ struct State {
     /// Open executions without a node.
     unplaced: BTreeSet<ExecutionId>,
     open: usize,
+    /// How many there are of each status, in the order of [`ExecutionStatus::ALL`].
+    counts: [usize; ExecutionStatus::ALL.len()],
+    /// When the pending ones were asked for, in that order.
+    pending: BTreeMap<ExecutionId, Timestamp>,
     /// Those who wait for an end.
     waiters: HashMap<ExecutionId, Vec<oneshot::Sender<()>>>,
 }
@@ -81,6 +85,10 @@ impl State {
         let Execution { task_id, node_uuid, status, attempt, .. } = *execution;
         let brief = Brief { task_id, node_uuid, status, attempt };
         self.all.insert(id, brief);
+        *self.count(brief.status) += 1;
+        if brief.status == ExecutionStatus::Pending {
+            self.pending.insert(id, execution.created_at);
+        }
         let runs = self.tasks.entry(brief.task_id).or_default();
         runs.ids.insert(id);
         runs.started |= execution.started_at.is_some();
@@ -110,6 +118,8 @@ impl State {
     /// Takes an execution out of everything but what its task remembers.
     fn forget(&mut self, id: ExecutionId) {
         let Some(brief) = self.all.remove(&id) else { return };
+        *self.count(brief.status) -= 1;
+        self.pending.remove(&id);
         if let Some(runs) = self.tasks.get_mut(&brief.task_id) {
             runs.ids.remove(&id);
             runs.ended -= usize::from(brief.status.terminal());
@@ -126,6 +136,11 @@ impl State {
                 }
             }
         }
+    }
+
+    fn count(&mut self, status: ExecutionStatus) -> &mut usize {
+        let place = ExecutionStatus::ALL.iter().position(|known| *known == status);
+        self.counts.get_mut(place.unwrap_or_default()).expect("every status has its place")
     }
 
     fn remove(&mut self, id: ExecutionId) {
@@ -202,6 +217,21 @@ impl Index {
     /// Executions that have not ended.
     pub(crate) fn open(&self) -> usize {
         self.read().open
+    }
+
+    /// How many there are of each status, in the order of [`ExecutionStatus::ALL`].
+    pub(super) fn counts(&self) -> [usize; ExecutionStatus::ALL.len()] {
+        self.read().counts
+    }
+
+    /// When the oldest pending execution was asked for.
+    pub(super) fn oldest_pending(&self) -> Option<Timestamp> {
+        self.read().pending.first_key_value().map(|(_, created)| *created)
+    }
+
+    /// How many wait for a node.
+    pub(super) fn unplaced_count(&self) -> usize {
+        self.read().unplaced.len()
     }
 
     /// Open executions of a node.

@@ -12,6 +12,7 @@
 //! an execution has an assignment exactly while it is open and has a node; a revision changes at most one
 //! assignment of a node, so that a node's cursor never stands inside a revision.
 
+mod figures;
 mod follow;
 pub mod grpc;
 pub mod http;

@@ -2,9 +2,13 @@
 
 use futures_util::{StreamExt, stream};
 use std::cmp::Reverse;
+use telemetry::trace;
 use types::{ErrorKind, ExecutionId, Fault, TaskId, TaskPriority};
 
-use super::{Service, transition::Event};
+use super::{
+    Service,
+    transition::{Event, Step},
+};
 use crate::tasks::placement::Choice;
 
 /// Placements under way at a time, so that they share commits.
@@ -56,7 +60,12 @@ impl Service {
             Choice::Node(reserved) => Event::Place(reserved.node()),
             Choice::Wait(reason) => Event::Wait(reason),
         };
-        self.apply(id, &event).await?;
+        let (execution, step) = self.apply(id, &event).await?;
+        if let (Step::Changed, Event::Place(node)) = (step, event) {
+            // Made only now, for most looks come to nothing.
+            let span = tracing::info_span!("placement", execution = %id, %node, waited = true);
+            trace::adopt(&span, execution.traceparent.as_deref());
+        }
         Ok(())
     }
 }

@@ -6,9 +6,11 @@ use bytes::Bytes;
 use std::{path::PathBuf, sync::Arc, time::Duration};
 use store::{Batch, Guard, Keyed, Op, Store, Table};
 use supervise::{OnError, Scope};
+use telemetry::{Slot, trace};
 use types::{Clock, ErrorKind, Execution, ExecutionId, ExecutionStatus, Fault, LogLine, Task, TaskId};
 
 use super::{
+    figures::Figures,
     index::{Brief, Filter, Index, LastRun},
     logs::{Appended, Log, Logs, Page, Reach, stale},
     lost::Silence,
@@ -56,6 +58,7 @@ pub struct Service {
     pub(super) index: Index,
     pub(crate) logs: Arc<Logs>,
     pub(super) placement: Placement,
+    pub(super) figures: Slot<Figures>,
 }
 
 fn unknown(id: ExecutionId) -> Fault {
@@ -86,6 +89,7 @@ impl Service {
             config,
             nodes,
             tasks,
+            figures: Slot::default(),
         });
         service.sweep_logs().await?;
         service.clone().spawn(&scope);
@@ -196,8 +200,12 @@ impl Service {
             input_bytes: new.input.len() as u64,
             progress: None,
             cancel_requested: false,
+            traceparent: None,
         };
-        let choice = self.placement.choose(task, |node| self.index.load(node));
+        let span = tracing::info_span!("placement", execution = %execution.id, task = %task.id);
+        // What the node does about it is a part of the same trace.
+        execution.traceparent = trace::of(&span);
+        let choice = span.in_scope(|| self.placement.choose(task, |node| self.index.load(node)));
         let event = match &choice {
             Choice::Node(reserved) => Event::Place(reserved.node()),
             Choice::Wait(reason) => Event::Wait(reason),
@@ -224,8 +232,9 @@ impl Service {
             let (execution, reserved) = self.draft(&found.record, new, &mut batch)?;
             match self.store.commit(batch).await {
                 Ok(rev) => {
-                    self.index.reached(rev).await;
+                    self.reached(rev).await;
                     drop(reserved);
+                    self.created();
                     return Ok(execution);
                 }
                 Err(error @ store::Error::Conflict(_)) => last = Some(error),
@@ -233,6 +242,11 @@ impl Service {
             }
         }
         Err(last.map_or_else(|| Fault::internal("no try was made"), Fault::from))
+    }
+
+    /// An execution that was drafted is in the store.
+    pub(crate) fn created(&self) {
+        self.figures.see(|figures| figures.created.inc());
     }
 
     /// Waits until the index shows a revision.
@@ -243,14 +257,15 @@ impl Service {
     /// Applies an event to a record, with what it means for its node, in one batch.
     pub(super) async fn apply(&self, id: ExecutionId, event: &Event<'_>) -> Result<(Execution, Step), Fault> {
         let now = self.clock.wall();
+        let mut was = None;
         let changed = self
             .table
             .update(&id, |execution, batch| {
-                let before = execution.clone();
+                let before = &*was.insert(execution.clone());
                 if transition::apply(execution, event, now)? == Step::Same {
                     return Ok::<_, Fault>(false);
                 }
-                transition::effects(&before, execution, now, batch)?;
+                transition::effects(before, execution, now, batch)?;
                 if let Event::Report(report) = event
                     && execution.status.terminal()
                     && !report.result.is_empty()
@@ -264,6 +279,9 @@ impl Service {
         match rev {
             Some(rev) => {
                 self.index.reached(rev).await;
+                if let Some(before) = &was {
+                    self.figures.see(|figures| figures.moved(before, &execution));
+                }
                 Ok((execution, Step::Changed))
             }
             None => Ok((execution, Step::Same)),

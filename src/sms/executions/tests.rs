@@ -42,6 +42,7 @@ fn fresh() -> Execution {
         input_bytes: 0,
         progress: None,
         cancel_requested: false,
+        traceparent: None,
     }
 }
 

@@ -7,6 +7,7 @@ use futures_util::{Stream, StreamExt};
 use std::{path::PathBuf, sync::Arc};
 use store::{Batch, Guard, Store, Table};
 use supervise::Scope;
+use telemetry::Metrics;
 use tokio::{
     fs::File,
     sync::{Semaphore, oneshot},
@@ -48,6 +49,20 @@ pub struct Service {
 }
 
 impl Service {
+    /// Measures from now on.
+    pub(crate) fn measure(self: &Arc<Self>, metrics: &Metrics) {
+        let files = Arc::downgrade(self);
+        metrics.read("spear_files", "Files that are kept.", move || Some(files.upgrade()?.files.read().len() as f64));
+        let files = Arc::downgrade(self);
+        metrics.read("spear_files_bytes", "Bytes of all files that are kept.", move || {
+            Some(files.upgrade()?.files.read().values().map(|file| file.len as f64).sum())
+        });
+        let files = Arc::downgrade(self);
+        metrics.read("spear_file_uploads_in_flight", "Uploads under way.", move || {
+            Some((MOST_UPLOADS - files.upgrade()?.uploads.available_permits().min(MOST_UPLOADS)) as f64)
+        });
+    }
+
     /// Opens `dir` and removes what unfinished uploads left there.
     ///
     /// # Errors

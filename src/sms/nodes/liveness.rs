@@ -123,6 +123,12 @@ impl Pulses {
         self.pulses.get(&id).is_none_or(|pulse| now.saturating_sub(pulse.heard) > self.timeout())
     }
 
+    /// The longest silence of these nodes.
+    pub fn longest_silence(&self, of: &[NodeId], now: Duration) -> Duration {
+        let silence = |id: &NodeId| Some(now.saturating_sub(self.pulses.get(id)?.heard));
+        of.iter().filter_map(silence).max().unwrap_or_default()
+    }
+
     /// A node is gone.
     pub fn forget(&mut self, id: NodeId) {
         self.pulses.remove(&id);

@@ -6,6 +6,7 @@
 //!   load      ─► memory, gone with the process: agents send it again
 //! ```
 
+mod figures;
 pub mod grpc;
 pub mod http;
 mod liveness;

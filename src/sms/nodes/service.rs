@@ -10,10 +10,12 @@ use std::{
 };
 use store::{Batch, Guard, Rev, Store, Table};
 use supervise::{OnError, Scope};
+use telemetry::Slot;
 use tokio::{sync::watch, time::MissedTickBehavior};
 use types::{Clock, Fault, Keyed, Liveness, Node, NodeId, NodeResource, Timestamp};
 
 use super::{
+    figures::Figures,
     liveness::{Pulses, Rules, TICK},
     records::{self, NodeBeat, Word},
     stats::ClusterStats,
@@ -38,6 +40,7 @@ pub struct Service {
     resources: Mutex<BTreeMap<NodeId, NodeResource>>,
     bus: Bus,
     clock: Arc<dyn Clock>,
+    pub(super) figures: Slot<Figures>,
 }
 
 /// A change of a node by an operator; what is none stays.
@@ -86,6 +89,7 @@ impl Service {
             resources: Mutex::default(),
             bus: bus.clone(),
             clock,
+            figures: Slot::default(),
         });
         let watched = service.clone();
         let restart = OnError::Restart { first: Duration::from_secs(1), most: Duration::from_secs(10) };
@@ -145,6 +149,7 @@ impl Service {
                 Ok(rev) => {
                     self.nodes.reached(rev).await;
                     self.pulses().register(id, self.clock.monotonic(), now);
+                    self.figures.see(|figures| figures.registrations.inc());
                     return Ok(self.shown(&node));
                 }
                 // Somebody else was faster: wait until the mirror shows who.
@@ -167,6 +172,7 @@ impl Service {
             tracing::info!(node = %id, "node is back");
             self.set_liveness(id, Liveness::Online, |_| true).await?;
         }
+        self.figures.see(|figures| figures.heartbeats.inc());
         self.bus.emit(NodeBeat { node: id, health });
         Ok(self.next_heartbeat())
     }
@@ -315,6 +321,7 @@ impl Service {
             let mut pulses = self.pulses();
             if let Some(pause) = pulses.tick(now) {
                 let seconds = pause.as_secs();
+                self.figures.see(|figures| figures.pauses.inc());
                 tracing::warn!(seconds, "this process was stopped for a while; every node gets its full time again");
             }
             if !pulses.sweep_due(now) {
@@ -345,7 +352,10 @@ impl Service {
                     tracing::error!(node = %id, %error, "cannot mark a node online; its next heartbeat will");
                 }
             }
-            Ok(()) => tracing::warn!(node = %id, "node is silent and now offline"),
+            Ok(()) => {
+                self.figures.see(|figures| figures.silent.inc());
+                tracing::warn!(node = %id, "node is silent and now offline");
+            }
             Err(fault) if fault.kind == types::ErrorKind::NotFound => {}
             Err(error) => tracing::error!(node = %id, %error, "cannot mark a silent node offline"),
         }
@@ -353,7 +363,10 @@ impl Service {
 
     async fn expire(&self, id: NodeId) {
         match self.remove(id, |node| node.liveness == Liveness::Offline).await {
-            Ok(true) => tracing::warn!(node = %id, "node was offline for too long and is removed"),
+            Ok(true) => {
+                self.figures.see(|figures| figures.removed.inc());
+                tracing::warn!(node = %id, "node was offline for too long and is removed");
+            }
             Ok(false) => {}
             Err(error) => tracing::error!(node = %id, %error, "cannot remove a node"),
         }
@@ -433,6 +446,20 @@ impl Service {
     /// Moves when any node has changed.
     pub fn watch(&self) -> watch::Receiver<Rev> {
         self.nodes.watch()
+    }
+
+    /// All nodes, as long as the answer is held.
+    pub(super) fn live(&self) -> impl std::ops::Deref<Target = BTreeMap<String, Arc<Node>>> + '_ {
+        self.nodes.read()
+    }
+
+    /// The longest that an online node has been silent.
+    pub(super) fn longest_silence(&self) -> Duration {
+        let online: Vec<_> = {
+            let nodes = self.nodes.read();
+            nodes.values().filter(|node| node.liveness == Liveness::Online).map(|node| node.id).collect()
+        };
+        self.pulses().longest_silence(&online, self.clock.monotonic())
     }
 
     /// Did so many nodes fall silent at once that nobody's work may be taken away now?

@@ -76,6 +76,7 @@ impl Service {
         let execution = match first {
             Some((execution, reserved)) => {
                 self.executions.reached(rev).await;
+                self.executions.created();
                 drop(reserved);
                 Some(execution)
             }

@@ -7,6 +7,7 @@ use super::{banner, output, settings::Settings};
 use crate::{
     compose,
     config::{self, Inputs, Problems, Resolved, Roles},
+    instruments::Instruments,
     logging,
     stopped::Stopped,
 };
@@ -71,7 +72,8 @@ impl Serve {
         let resolved = self.configuration(environment).map_err(Stopped::usage)?;
         let terminal = std::io::stderr().is_terminal();
         let surroundings = logging::Surroundings { terminal, colour: !no_colour, rust_log: rust_log.as_deref() };
-        logging::init(&resolved.log, surroundings)?;
+        let instruments = Instruments::new(&resolved)?;
+        logging::init(&resolved.log, surroundings, &instruments)?;
         for warning in &resolved.warnings {
             tracing::warn!("{warning}");
         }
@@ -91,7 +93,7 @@ impl Serve {
                     output::hint(&banner::banner(running, &extras));
                 }
             };
-            Box::pin(compose::serve(resolved, program, supervise::stop_signal(signals), ready)).await
+            Box::pin(compose::watched(resolved, instruments, program, supervise::stop_signal(signals), ready)).await
         });
         // Everything has been stopped in order; what is still blocked somewhere must not hold up the end.
         runtime.shutdown_background();

@@ -19,6 +19,7 @@ mod origin;
 mod resolve;
 mod sections;
 mod value;
+mod watching;
 
 use std::{collections::BTreeMap, ffi::OsString, path::PathBuf};
 
@@ -29,6 +30,7 @@ pub use origin::{Origin, Problem, Problems};
 pub use resolve::{Auth, Engine, Listen, Resolved, SmsSettings, SpearletSettings, TokenSource, WasmSettings};
 pub use sections::{Log, LogFormat, LogLevel};
 pub use value::{size, time};
+pub use watching::{Collector, Watching};
 
 /// Which parts run in this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

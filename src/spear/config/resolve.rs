@@ -11,6 +11,7 @@ use super::{
     Effective, Log, Origin, Problem, Problems, Roles,
     layers::Merged,
     sections::{Backend, DbType, LogFormat, LogLevel, S3, Sections, Storage},
+    watching::{Watching, watching},
 };
 
 /// The agent's REST port where the registry's web admin has its usual one.
@@ -31,6 +32,8 @@ pub struct Resolved {
     pub log: Log,
     /// Time for stopping.
     pub shutdown: supervise::Budget,
+    /// Figures and traces.
+    pub watching: Watching,
     /// What the operator may like to know.
     pub notices: Vec<String>,
     /// What the operator should look at.
@@ -141,9 +144,10 @@ pub(super) fn resolve(roles: Roles, mut merged: Merged) -> Result<Resolved, Prob
         return Err(Problems(problems));
     }
     let shutdown = supervise::Budget { total: merged.sections.shutdown.timeout };
+    let watching = watching(&mut merged);
     let (notices, warnings) = (merged.notices, merged.warnings);
     let effective = merged.effective.into_values().collect();
-    Ok(Resolved { roles, sms, spearlet, auth, log, shutdown, notices, warnings, effective })
+    Ok(Resolved { roles, sms, spearlet, auth, log, shutdown, watching, notices, warnings, effective })
 }
 
 /// What depends on the role.
@@ -432,7 +436,7 @@ fn listen(merged: &Merged, name: &str, flag: &str, addr: SocketAddr) -> Listen {
 }
 
 /// `~/` is the home directory, as in a shell.
-fn at_home(path: PathBuf, home: Option<&str>) -> PathBuf {
+pub(super) fn at_home(path: PathBuf, home: Option<&str>) -> PathBuf {
     match (path.strip_prefix("~"), home) {
         (Ok(rest), Some(home)) => Path::new(home).join(rest),
         _ => path,

@@ -31,6 +31,8 @@ pub(super) struct Sections {
     pub log: Log,
     pub auth: Auth,
     pub shutdown: Shutdown,
+    pub metrics: Metrics,
+    pub otel: Otel,
     pub spearlet: Spearlet,
 }
 
@@ -121,6 +123,28 @@ pub(super) struct Auth {
 pub(super) struct Shutdown {
     #[serde(deserialize_with = "millis")]
     pub timeout: Duration,
+}
+
+/// `[metrics]`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Metrics {
+    pub enabled: bool,
+}
+
+/// `[otel]`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Otel {
+    pub endpoint: Option<String>,
+    #[serde(default, deserialize_with = "secret")]
+    pub headers: Option<SecretString>,
+    pub certificate: Option<PathBuf>,
+    #[serde(deserialize_with = "millis")]
+    pub timeout: Duration,
+    #[serde(deserialize_with = "millis")]
+    pub metrics_interval: Duration,
+    pub service_name: String,
 }
 
 /// `[spearlet]`.

@@ -15,6 +15,7 @@ mod documents;
 mod first_five_minutes;
 mod hostile;
 mod in_process;
+mod installed;
 mod kill;
 mod lifecycle;
 mod link;

@@ -7,11 +7,13 @@
 use api::{Control, control::Registration};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use supervise::{Stop, TaskResult, backoff};
+use telemetry::Slot;
 use tokio::sync::watch;
 use types::{Clock, Fault, LogId, NodeId};
 
 use super::{
     connect::{ANSWER, Link, SLOWEST, within},
+    figures::Figures,
     load::Load,
 };
 use crate::{Config, executor::Executor};
@@ -32,6 +34,7 @@ pub(crate) struct Presence {
     pub(crate) link: watch::Sender<Link>,
     /// Moves when the registry may no longer know this node's work: the work list is read again.
     pub(crate) resync: watch::Sender<u64>,
+    pub(crate) figures: Slot<Figures>,
 }
 
 /// What one contact with the registry taught.
@@ -126,6 +129,7 @@ impl Presence {
 
     async fn register(&self) -> Result<LogId, Fault> {
         let registered = within(ANSWER, "register", self.control.register_node(self.registration.clone())).await?;
+        self.figures.see(|figures| figures.registrations.inc());
         tracing::info!(node = %self.node(), log_id = %registered.log_id, "registered");
         Ok(registered.log_id)
     }
@@ -134,6 +138,7 @@ impl Presence {
         let before = self.link.send_replace(Link::Up);
         if before != Link::Up {
             if matches!(before, Link::Lost { .. } | Link::Away { .. }) {
+                self.figures.see(|figures| figures.reconnects.inc());
                 tracing::info!("the registry is back");
             }
             self.executor.nudge();
@@ -144,6 +149,7 @@ impl Presence {
     fn lost(&self, fault: &Fault) -> Result<(), Fault> {
         let (now, limit) = (self.clock.monotonic(), self.config.reconnect_total_timeout);
         let why = fault.message.clone();
+        self.figures.see(|figures| figures.failures.inc());
         let next = match self.link.borrow().clone() {
             Link::Up => {
                 tracing::warn!(error = %fault, "lost the registry; trying again");

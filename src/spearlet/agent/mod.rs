@@ -11,6 +11,7 @@
 
 pub(crate) mod connect;
 pub(crate) mod cursor;
+mod figures;
 mod follow;
 mod heartbeat;
 mod identity;
@@ -28,12 +29,14 @@ use runtime::Runtimes;
 use std::{path::PathBuf, sync::Arc, time::Duration};
 use store::Store;
 use supervise::{OnError, Scope, Stop};
+use telemetry::Slot;
 use tokio::sync::watch;
 use types::{Clock, Fault, NodeId};
 use uuid::Uuid;
 
 use crate::{Addresses, Config, executor::Executor};
 use connect::Link;
+use figures::Figures;
 use heartbeat::Presence;
 
 /// What the agent is built from.
@@ -64,6 +67,7 @@ pub struct Deps {
 pub struct Agent {
     link: watch::Receiver<Link>,
     reconnect_total_timeout: Duration,
+    figures: Slot<Figures>,
 }
 
 impl Agent {
@@ -73,9 +77,10 @@ impl Agent {
     /// With `connect_or_fail`: when the registry does not take the node in time.
     pub async fn start(deps: Deps, scope: &Scope) -> Result<Arc<Self>, Fault> {
         let config = deps.config.clone();
+        let (reconnect_total_timeout, figures) = (config.reconnect_total_timeout, Slot::default());
         let Some(control) = deps.control else {
             let (_, link) = watch::channel(Link::Alone);
-            return Ok(Arc::new(Self { link, reconnect_total_timeout: config.reconnect_total_timeout }));
+            return Ok(Arc::new(Self { link, reconnect_total_timeout, figures }));
         };
         let boot = Uuid::new_v4();
         let registration = register::registration(deps.id, &config, deps.addresses, &deps.runtimes, boot).await;
@@ -89,6 +94,7 @@ impl Agent {
             config: config.clone(),
             link,
             resync: watch::Sender::new(0),
+            figures: figures.clone(),
         });
         if config.connect_or_fail {
             connect::first(&presence).await?;
@@ -119,7 +125,7 @@ impl Agent {
             let mut export = export.clone();
             async move { export.run(&stop).await }
         });
-        Ok(Arc::new(Self { link: reader, reconnect_total_timeout: config.reconnect_total_timeout }))
+        Ok(Arc::new(Self { link: reader, reconnect_total_timeout, figures }))
     }
 
     /// Why the node is not ready, if it is not: it was never registered, or the registry has been away too long.

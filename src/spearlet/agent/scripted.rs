@@ -221,6 +221,7 @@ impl Scripted {
             input_bytes: 0,
             progress: None,
             cancel_requested: false,
+            traceparent: None,
         };
         change(&mut execution);
         self.alter(|world| {

@@ -202,7 +202,7 @@ impl Cache {
         held.ok_or_else(|| Fault::internal("an artifact vanished from its own table"))
     }
 
-    #[cfg(test)]
+    /// Bytes that are kept.
     pub(super) fn bytes(&self) -> u64 {
         lock(&self.inner.files).bytes
     }

@@ -13,6 +13,7 @@
 
 mod cache;
 mod download;
+mod figures;
 mod flight;
 mod s3;
 mod source;
@@ -26,12 +27,14 @@ use std::{
     fmt::Write as _,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard},
-    time::Duration,
+    time::{Duration, Instant},
 };
+use telemetry::Slot;
 use tokio::sync::Semaphore;
 use types::{ErrorKind, Executable, Fault, Progress, artifact::ArtifactUri};
 
 use cache::Cache;
+use figures::Figures;
 use flight::{Flights, Steps};
 use source::{Opened, Sources};
 
@@ -119,6 +122,7 @@ struct Inner {
     flights: Arc<Flights<Want, Result<Held, Fault>>>,
     turns: Semaphore,
     known: Mutex<HashMap<String, Known>>,
+    figures: Slot<Figures>,
 }
 
 /// What an address held when it was last fetched.
@@ -176,6 +180,7 @@ impl Fetcher {
             flights: Arc::default(),
             turns: Semaphore::new(CONCURRENT),
             known: Mutex::default(),
+            figures: Slot::default(),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -203,6 +208,7 @@ impl Fetcher {
         };
         loop {
             if let Some(held) = self.inner.at_hand(&want) {
+                self.inner.figures.see(|figures| figures.hits.inc());
                 return within(&want, held);
             }
             let joined = self.inner.flights.join(want.key(), &want, |steps| {
@@ -239,11 +245,12 @@ impl Inner {
     }
 
     async fn run(&self, want: &Want, steps: &Steps) -> Result<Held, Fault> {
-        let total = self.config.total_timeout;
-        let Ok(ended) = tokio::time::timeout(total, self.fetch(want, steps)).await else {
+        let (total, started) = (self.config.total_timeout, Instant::now());
+        let ended = tokio::time::timeout(total, self.fetch(want, steps)).await.unwrap_or_else(|_| {
             let text = format!("{} was not fetched within {} s", source::shown(&want.uri), total.as_secs_f32());
-            return Err(Fault::new(ErrorKind::Deadline, "ARTIFACT_UNAVAILABLE", text));
-        };
+            Err(Fault::new(ErrorKind::Deadline, "ARTIFACT_UNAVAILABLE", text))
+        });
+        self.figures.see(|figures| figures.fetched(&want.uri, started, &ended));
         ended
     }
 
@@ -279,6 +286,7 @@ impl Inner {
         }
         let etag = source.etag.clone();
         let held = download::run(&self.config, &self.cache, want, source, steps).await?;
+        self.figures.see(|figures| figures.bytes.add(held.size));
         self.remember(want, Known { digest: held.digest.clone(), etag });
         Ok(held)
     }

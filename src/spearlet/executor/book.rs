@@ -126,6 +126,13 @@ impl Book {
         self.queue.len()
     }
 
+    /// How many wait, run, and have a result that the registry does not have yet.
+    pub(crate) fn held_by_state(&self) -> (usize, usize, usize) {
+        let ended = |state| matches!(state, State::Unreported | State::Delivering | State::Parked);
+        let outbox = self.entries.values().filter(|entry| ended(entry.state)).count();
+        (self.queue.len(), self.running, outbox)
+    }
+
     /// No result waits for the registry, but for those that were given up.
     pub(crate) fn flushed(&self) -> bool {
         !self.entries.values().any(|entry| matches!(entry.state, State::Unreported | State::Delivering))

@@ -80,6 +80,12 @@ impl Executor {
                     None => continue,
                 }
             };
+            let outcome = match &tried {
+                Ok(Delivered::Acknowledged) => "acknowledged",
+                Ok(Delivered::Refused(_)) => "refused",
+                Err(_) => "failed",
+            };
+            self.figures.see(|figures| figures.deliveries.with([outcome]).inc());
             match tried {
                 Ok(Delivered::Acknowledged) => {
                     tracing::debug!(execution = %id, status = %ending.status, "the registry has the result");

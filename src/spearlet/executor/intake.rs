@@ -128,6 +128,7 @@ impl Executor {
         plan.batch = std::mem::take(&mut plan.batch).put(accepted.key(), encode(&accepted)?);
         book.insert(id, attempt, about, State::Arriving);
         plan.moves.insert(id, (Some(State::Queued), None));
+        self.figures.see(|figures| figures.accepted.inc());
         Ok(())
     }
 

@@ -15,6 +15,7 @@ mod beside;
 mod book;
 mod deliver;
 mod dispatch;
+mod figures;
 mod intake;
 mod logs;
 mod records;
@@ -38,11 +39,13 @@ use std::{
 };
 use store::Store;
 use supervise::{OnError, Scope, Stop};
+use telemetry::Slot;
 use tokio::sync::{Notify, watch};
 use types::{Clock, ExecutionId, Fault, NodeId, TaskId, TaskPriority};
 
 use crate::{Config, artifacts};
 use book::{Book, Halt};
+use figures::Figures;
 
 /// What an executor is built from.
 pub struct Deps {
@@ -87,6 +90,7 @@ pub struct Executor {
     retry: Notify,
     /// Priorities of tasks seen lately.
     priorities: Mutex<BTreeMap<TaskId, TaskPriority>>,
+    figures: Slot<Figures>,
 }
 
 impl Executor {
@@ -112,6 +116,7 @@ impl Executor {
             changed: watch::Sender::new(0),
             retry: Notify::new(),
             priorities: Mutex::default(),
+            figures: Slot::default(),
         });
         if executor.control.is_some() {
             executor.spawn(work, report);
@@ -127,6 +132,11 @@ impl Executor {
         report.spawn("deliver", again, move |stop| deliver::deliveries(executor.clone(), scope.clone(), stop));
         let store = self.store.clone();
         report.spawn("trim", again, move |stop| dispatch::trim(store.clone(), stop));
+    }
+
+    /// Where executables come from.
+    pub(crate) fn artifacts(&self) -> &artifacts::Fetcher {
+        &self.artifacts
     }
 
     /// Executions that are being prepared or run.

@@ -14,7 +14,9 @@ use runtime::{Artifact, InstanceSpec, InvokeError, Limits, LogBuffer, LogSink, P
 use std::{convert::Infallible, future::pending, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 use store::{Batch, encode};
 use supervise::{Stop, TaskResult, backoff};
+use telemetry::trace;
 use tokio::sync::watch;
+use tracing::Instrument;
 use types::{ErrorKind, Executable, ExecutionStatus, Fault, Keyed, Progress, Reason, Timestamp};
 
 use super::{
@@ -68,7 +70,12 @@ struct Run<'a> {
 pub(crate) async fn run(executor: Arc<Executor>, job: Job, stop: Stop) -> TaskResult {
     let begun = executor.clock.wall();
     let performed = match executor.ask(&job).await {
-        Asked::Run(work, first_seq) => Box::pin(executor.perform_logged(&job, &work, first_seq, begun, &stop)).await,
+        Asked::Run(work, first_seq) => {
+            let span = tracing::info_span!("execution", execution = %job.id, attempt = job.attempt);
+            trace::adopt(&span, work.execution.traceparent.as_deref());
+            let performing = executor.perform_logged(&job, &work, first_seq, begun, &stop);
+            Box::pin(performing.instrument(span)).await
+        }
         Asked::Over(performed) => performed,
         Asked::Forget(why) => {
             tracing::info!(execution = %job.id, attempt = job.attempt, why, "not run");
@@ -180,6 +187,11 @@ impl Executor {
             (never, _) = beside => match never {},
         };
         if let Performed::Ended(ending, _) = &performed {
+            let span = tracing::Span::current();
+            trace::mark(&span, "spear.status", ending.status.as_str());
+            if ending.status != ExecutionStatus::Completed {
+                trace::failed(&span, &ending.message);
+            }
             let level = if ending.status == ExecutionStatus::Completed { "info" } else { "error" };
             let took = ending.completed_at.millis().saturating_sub(begun.millis());
             let mut message = format!("ended: {} after {took} ms", ending.status);
@@ -221,6 +233,7 @@ impl Executor {
             batch = batch.put(result_key(id), result);
         }
         self.commit_patiently(batch).await?;
+        self.figures.see(|figures| figures.ended(&ending));
         self.alter(|book| book.set(id, State::Unreported));
         Ok(())
     }
@@ -270,8 +283,10 @@ impl Run<'_> {
         let runtime = self.runtime(executable)?;
         let limits = walls(&executor.config, task, &self.work.execution)
             .map_err(|fault| self.failed(Reason::Task, format!("the task's settings are wrong: {fault}")))?;
-        let artifact = executor.unless_halted(self.job, self.fetch(executable, &limits)).await??;
-        let prepared = executor.unless_halted(self.job, self.prepare(&*runtime, &artifact, &limits)).await??;
+        let fetching = self.fetch(executable, &limits).instrument(tracing::info_span!("fetch"));
+        let artifact = executor.unless_halted(self.job, fetching).await??;
+        let preparing = self.prepare(&*runtime, &artifact, &limits).instrument(tracing::info_span!("compile"));
+        let prepared = executor.unless_halted(self.job, preparing).await??;
         // From here on a crash leaves the mark, and the execution is never begun again.
         let mark = Accepted { started_at: Some(self.begun), ..self.job.accepted() };
         let encoded = encode(&mark).map_err(|error| self.failed(Reason::Internal, error.to_string()))?;
@@ -280,7 +295,10 @@ impl Run<'_> {
             .map_err(|error| self.failed(Reason::Internal, format!("the node cannot note that it begins: {error}")))?;
         self.phase("run");
         self.sink.system("info", "started");
-        let invoked = self.invoke(&*runtime, &prepared, executable, limits).await;
+        let began = executor.clock.monotonic();
+        let running = self.invoke(&*runtime, &prepared, executable, limits).instrument(tracing::info_span!("run"));
+        let invoked = running.await;
+        executor.figures.see(|figures| figures.run.took(executor.clock.monotonic().saturating_sub(began)));
         Ok(self.ended(invoked))
     }
 
@@ -313,6 +331,7 @@ impl Run<'_> {
             tries += 1;
             match fetched {
                 Ok(artifact) => {
+                    self.executor.figures.see(|figures| figures.fetch.took(spent));
                     self.sink.system("info", format!("fetched: {} bytes in {} ms", artifact.size, spent.as_millis()));
                     return Ok(artifact);
                 }
@@ -335,6 +354,7 @@ impl Run<'_> {
         self.phase("compile");
         let prepared = runtime.prepare(artifact, limits).await.map_err(|error| self.ended(Err(error)))?;
         let spent = self.executor.clock.monotonic().saturating_sub(since);
+        self.executor.figures.see(|figures| figures.prepare.took(spent));
         self.sink.system("info", format!("compiled in {} ms", spent.as_millis()));
         Ok(prepared)
     }

@@ -94,6 +94,17 @@ enum Next {
 }
 
 impl Service {
+    /// Measures from now on.
+    pub(crate) fn measure(self: &Arc<Self>, metrics: &telemetry::Metrics) {
+        let read = |name: &'static str, help: &'static str, of: fn(Stats) -> f64| {
+            let service = Arc::downgrade(self);
+            metrics.read(name, help, move || Some(of(service.upgrade()?.stats())));
+        };
+        read("spear_objects", "Objects of this node.", |stats| stats.objects as f64);
+        read("spear_objects_pinned", "Objects of this node that are pinned.", |stats| stats.pinned as f64);
+        read("spear_objects_bytes", "Bytes of all objects of this node.", |stats| stats.bytes as f64);
+    }
+
     /// Reads the records, takes the directory and removes blobs that belong to no object. Writes run in `scope`.
     ///
     /// # Errors

@@ -47,7 +47,7 @@ use self::{
     writer::Request,
 };
 use crate::{
-    Batch, Change, Conflict, DataDir, Engine, Error, Page, Record, Rev, Snapshot,
+    Batch, Change, Conflict, DataDir, Engine, Error, Page, Record, Rev, Snapshot, Space,
     directory::{sync_directory, unusable},
 };
 
@@ -195,6 +195,10 @@ impl Engine for Redb {
 
     fn log_id(&self) -> LogId {
         self.core.log_id
+    }
+
+    fn space(&self) -> Option<Space> {
+        space::look(self.core.dir.path(), &self.core.path)
     }
 
     async fn close(&self) -> Result<(), Error> {

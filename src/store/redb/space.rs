@@ -4,7 +4,7 @@
 use rustix::fs::statvfs;
 use std::path::Path;
 
-use crate::Error;
+use crate::{Error, Space};
 
 /// Room that stays free for what makes room: removals, trimming, logs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -25,6 +25,16 @@ pub(super) enum Wants {
     Room(u64),
     /// It gives some back in the end; a quarter of the reserve is there for that.
     ToFree,
+}
+
+/// What there is, for those who watch; none when the system does not say.
+pub(super) fn look(dir: &Path, file: &Path) -> Option<Space> {
+    let disk = statvfs(dir).ok()?;
+    Some(Space {
+        file: std::fs::metadata(file).ok()?.len(),
+        free: disk.f_bavail.saturating_mul(disk.f_frsize),
+        size: disk.f_blocks.saturating_mul(disk.f_frsize),
+    })
 }
 
 /// # Errors

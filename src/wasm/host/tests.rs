@@ -80,7 +80,7 @@ impl Bench {
         };
         change(&mut start);
         let mut engine: Engine = loaded.engine().clone();
-        engine.set_tunables(CallTunables::new(Budget::new(10 << 20), 1 << 20));
+        engine.set_tunables(CallTunables::new(Budget::new(10 << 20, telemetry::Gauge::default()), 1 << 20));
         let mut store = Store::new(engine);
         let process = Process::new(start, control.clone()).unwrap();
         let env = FunctionEnv::new(&mut store, Env { process, memory: None });

@@ -41,4 +41,39 @@ pub(super) const KEYS: &[Key] = &[
     )
     .variable(&["SPEAR_SHUTDOWN_TIMEOUT"])
     .flag("shutdown-timeout"),
+    process(
+        "metrics.enabled",
+        Kind::Switch,
+        "true",
+        "Serve /metrics on the HTTP listeners, to whoever may come in there.",
+    )
+    .variable(&["SPEAR_METRICS_ENABLED"]),
+    process(
+        "otel.endpoint",
+        Kind::Url,
+        "",
+        "OpenTelemetry collector that gets traces and figures, by OTLP over gRPC: \"http://127.0.0.1:4317\". Without \
+         one, none are sent.",
+    )
+    .variable(&["OTEL_EXPORTER_OTLP_ENDPOINT"]),
+    process("otel.headers", Kind::Secret, "", "Sent to the collector with every call: name=value,name=value.")
+        .variable(&["OTEL_EXPORTER_OTLP_HEADERS"]),
+    process(
+        "otel.certificate",
+        Kind::Path,
+        "",
+        "For an https endpoint: file with the certificate authority to trust, in PEM.",
+    )
+    .variable(&["OTEL_EXPORTER_OTLP_CERTIFICATE"]),
+    process("otel.timeout", Kind::Millis(100, 600_000), "10000", "Longest call to the collector; in milliseconds.")
+        .variable(&["OTEL_EXPORTER_OTLP_TIMEOUT"]),
+    process(
+        "otel.metrics_interval",
+        Kind::Millis(100, 86_400_000),
+        "60000",
+        "Time between two tellings of the figures to the collector; in milliseconds.",
+    )
+    .variable(&["OTEL_METRIC_EXPORT_INTERVAL"]),
+    process("otel.service_name", Kind::Text, "spear", "Name under which the collector knows this process.")
+        .variable(&["OTEL_SERVICE_NAME"]),
 ];
