@@ -150,7 +150,7 @@ fn the_banner_names_addresses_and_the_next_step() {
 
 /// As called by the name of a role.
 fn linked(arguments: &[&str]) -> Result<Resolved, String> {
-    match super::parse(arguments.iter().map(OsString::from)) {
+    match super::parse(arguments.iter().map(OsString::from).collect()) {
         Ok(Command::Serve(serve)) => serve.configuration(BTreeMap::new()).map_err(|problems| problems.to_string()),
         Ok(_) => panic!("another command"),
         Err(error) => match explain(&error) {
@@ -237,6 +237,6 @@ fn called_by_the_name_of_a_role_it_has_no_commands_and_no_flags_of_the_other_rol
             link::command(roles).debug_assert();
         }
     }
-    let elsewhere = super::parse(["/opt/sms/spear", "config", "example"].iter().map(OsString::from));
+    let elsewhere = super::parse(["/opt/sms/spear", "config", "example"].iter().map(OsString::from).collect());
     assert!(matches!(elsewhere, Ok(Command::Config(_))), "only the name of the program counts, not its directory");
 }
