@@ -1,17 +1,21 @@
-//! The command line: `spear serve`, `spear sample`, `spear config`, `spear store`; and links named after a role.
+//! The command line: `spear serve`, `spear sample`, `spear config`,
+//! `spear backup`, `spear restore`, `spear store`; and links named after a role.
 //!
 //! Standard output has what was asked for and nothing else. An error is one line on standard error that begins
 //! with `spear: ` and says what to do next. Exit codes: 0 done, or stopped as asked; 1 a task failed; 2 usage or
 //! configuration; 74 the disk failed; 75 in use, or try again.
 
+mod backup;
 mod banner;
 mod configuration;
 mod link;
 mod output;
+mod restore;
 mod sample;
 mod serve;
 mod settings;
 mod store;
+mod transfer;
 
 use clap::{CommandFactory, Parser, Subcommand, error::ErrorKind};
 use std::{collections::BTreeMap, ffi::OsString, process::ExitCode};
@@ -48,6 +52,8 @@ enum Command {
     /// Look at the configuration
     #[command(subcommand)]
     Config(configuration::Config),
+    Backup(backup::Backup),
+    Restore(restore::Restore),
     /// Look after the store of a data directory that no process uses
     #[command(subcommand)]
     Store(store::Store),
@@ -59,6 +65,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, environment: BTreeMap<
         Ok(Command::Serve(serve)) => serve.run(environment),
         Ok(Command::Sample(sample)) => sample.run(),
         Ok(Command::Config(config)) => config.run(environment),
+        Ok(Command::Backup(backup)) => backup.run(&environment),
+        Ok(Command::Restore(restore)) => restore.run(),
         Ok(Command::Store(store)) => store.run(),
         Err(error) => explain(&error),
     };
