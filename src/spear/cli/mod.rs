@@ -1,11 +1,12 @@
 //! The command line.
 //!
-//! `serve`, `sample`, `config`, `store` work on this machine; the nouns (`node`, `file`, …) are a client of the
+//! `serve`, `sample`, `config`, `restore`, `store` work on this machine; the nouns (`node`, `file`, …) are a client of the
 //! public REST interface and of nothing else. One noun is one file: its words, its columns, what its verbs ask.
 //!
 //! Standard output has what was asked for and nothing else. An error is one line on standard error that begins
 //! with `spear: ` and says what to do next. Exit codes: see [`Stopped::code`].
 
+mod backup;
 mod banner;
 mod client;
 mod cluster;
@@ -25,6 +26,7 @@ mod manual;
 mod node;
 mod output;
 mod progress;
+mod restore;
 mod run;
 mod sample;
 mod serve;
@@ -35,6 +37,7 @@ mod status;
 mod store;
 mod stream;
 mod task;
+mod transfer;
 mod version;
 
 use clap::{CommandFactory, Parser, Subcommand, error::ErrorKind};
@@ -98,6 +101,8 @@ enum Command {
     /// Look at the configuration
     #[command(subcommand)]
     Config(configuration::Config),
+    Backup(backup::Backup),
+    Restore(restore::Restore),
     /// Look after the store of a data directory that no process uses
     #[command(subcommand)]
     Store(store::Store),
@@ -154,6 +159,8 @@ impl Command {
             Self::Context(context) => context.run(&environment),
             Self::Sample(sample) => sample.run(),
             Self::Config(config) => config.run(environment),
+            Self::Backup(backup) => backup.run(&environment),
+            Self::Restore(restore) => restore.run(),
             Self::Store(store) => store.run(),
             Self::Completion(completion) => completion.run(Program::command()),
             Self::Man(man) => man.run(Program::command()),
