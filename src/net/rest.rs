@@ -12,7 +12,7 @@ use futures_util::{Stream, StreamExt, stream::BoxStream};
 use http::{Method, StatusCode, header};
 use reqwest::{Body, Certificate, Client, Response, Url, redirect::Policy};
 use serde::{Serialize, de::DeserializeOwned};
-use std::{io, time::Duration};
+use std::{io, net::IpAddr, time::Duration};
 use types::{ErrorKind, Fault, FieldError};
 
 use crate::{problem::ProblemBody, token::Token};
@@ -234,6 +234,12 @@ impl Rest {
             }
         }
     }
+}
+
+/// Is it on this machine? A proxy would take that for its own.
+fn is_here(base: &Url) -> bool {
+    let host = base.host_str().unwrap_or_default().trim_matches(['[', ']']);
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 /// The other direction of [`crate::problem::http_status`].
