@@ -13,7 +13,7 @@ use axum::{
     extract::{MatchedPath, Request},
     response::Response,
 };
-use http::{HeaderMap, Method, header};
+use http::{HeaderMap, Method, StatusCode, header};
 use http_body::{Frame, SizeHint};
 use std::{
     convert::Infallible,
@@ -446,7 +446,9 @@ impl Call {
 
     /// Counts a call that has failed already, and watches the rest of the others.
     fn watch(mut self, response: Response) -> Response {
-        if let Some(code) = status(response.headers()) {
+        let media = response.headers().get(header::CONTENT_TYPE);
+        let spoken = media.is_some_and(|media| media.as_bytes().starts_with(b"application/grpc"));
+        if let Some(code) = status(response.headers()).or_else(|| (!spoken).then(|| of_http(response.status()))) {
             self.end(code);
             return response;
         }
@@ -474,6 +476,17 @@ impl Drop for Call {
 /// The status in headers or trailers, if they have one.
 fn status(headers: &HeaderMap) -> Option<Code> {
     headers.get("grpc-status").map(|value| Code::from_bytes(value.as_bytes()))
+}
+
+/// What becomes of an answer that is none of gRPC's; see the front.
+fn of_http(status: StatusCode) -> Code {
+    match status {
+        StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => Code::Unimplemented,
+        StatusCode::SERVICE_UNAVAILABLE => Code::Unavailable,
+        StatusCode::GATEWAY_TIMEOUT => Code::DeadlineExceeded,
+        status if status.is_client_error() => Code::InvalidArgument,
+        _ => Code::Internal,
+    }
 }
 
 /// A body that is counted while it lasts, and whose trailers say how the call ended.

@@ -246,6 +246,12 @@ impl Rest {
     }
 }
 
+/// Is it on this machine? A proxy would take that for its own.
+fn is_here(base: &Url) -> bool {
+    let host = base.host_str().unwrap_or_default().trim_matches(['[', ']']);
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
 /// The other direction of [`crate::problem::http_status`].
 fn kind_of(status: StatusCode) -> ErrorKind {
     match status {

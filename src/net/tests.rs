@@ -4,6 +4,7 @@ mod access;
 mod drain;
 mod errors;
 mod fetch;
+mod figures;
 mod files;
 mod grpc;
 mod limits;

@@ -47,7 +47,7 @@ pub enum TokenError {
         mode: u32,
     },
     /// A file that could not be read or written.
-    #[error("cannot {action} the token file {path}")]
+    #[error("cannot {action} the token file {path}: {source}")]
     File {
         /// `read` or `write`.
         action: &'static str,

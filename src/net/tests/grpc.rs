@@ -17,7 +17,7 @@ use crate::{
 const SECRET: &str = "a-secret-of-enough-characters";
 
 /// The health service, and again under a path that is not exempt from the token.
-async fn router() -> Router {
+pub(super) async fn router() -> Router {
     let (reporter, service) = tonic_health::server::health_reporter();
     reporter.set_service_status("spear", tonic_health::ServingStatus::Serving).await;
     let panicking = || async {
@@ -33,7 +33,7 @@ async fn router() -> Router {
 }
 
 /// Calls a method by its path with an empty message, and tells the status.
-async fn call(server: &Server, path: &str, headers: &[(&str, &str)]) -> (tonic::Status, http::HeaderMap) {
+pub(super) async fn call(server: &Server, path: &str, headers: &[(&str, &str)]) -> (tonic::Status, http::HeaderMap) {
     let io = TokioIo::new(server.connect().await);
     let (mut client, connection) =
         hyper::client::conn::http2::handshake::<_, _, Full<Bytes>>(TokioExecutor::new(), io).await.unwrap();

@@ -75,6 +75,11 @@ impl Unit {
         value
     }
 
+    /// The program that it starts.
+    fn program(&self) -> &str {
+        self.one("ExecStart").split_whitespace().next().unwrap()
+    }
+
     /// A command line of the unit, in a state directory of the test, with the listeners on free ports.
     fn command(&self, key: &str, role: &str, state: &Path) -> Vec<String> {
         let mut words: Vec<String> = self.one(key).split_whitespace().map(str::to_owned).collect();
@@ -257,6 +262,13 @@ fn each_service_checks_its_configuration_says_when_it_is_ready_lives_and_stops()
         service.until("READY=1");
         service.until("WATCHDOG=1");
         service.until("WATCHDOG=1");
+        if role != "spearlet" {
+            // As in a container: no certificates of authorities, and a proxy for everything.
+            let mut health = Command::new(unit.program());
+            health.args(["health", &service.address("sms/http").to_string()]).env_clear();
+            health.env("SSL_CERT_FILE", "/nonexistent").env("SSL_CERT_DIR", "/nonexistent");
+            said(health.env("http_proxy", "http://127.0.0.1:1"));
+        }
         service.signal(Signal::TERM);
         service.until("STOPPING=1");
         let status = service.ended();
