@@ -270,9 +270,3 @@ fn kind_of(status: StatusCode) -> ErrorKind {
         _ => ErrorKind::Internal,
     }
 }
-
-/// Is it on this machine? A proxy would take that for its own.
-fn is_here(base: &Url) -> bool {
-    let host = base.host_str().unwrap_or_default().trim_matches(['[', ']']);
-    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
-}

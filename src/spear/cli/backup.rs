@@ -8,12 +8,9 @@
 use bytes::Bytes;
 use clap::{Args, Subcommand};
 use futures_util::StreamExt;
-use net::{Rest, Token};
 use serde::Deserialize;
 use sms::backup::{self, Attachment, Checker, Contents, Nowhere, Registry, Sink, Summary};
 use std::{
-    collections::BTreeMap,
-    ffi::OsString,
     fs::{self, File, OpenOptions},
     io::{self, IsTerminal, Read, Write},
     os::unix::fs::OpenOptionsExt,
@@ -22,7 +19,7 @@ use std::{
 use store::{Record, redb::Stopped as StoppedStore};
 use types::{Clock, ErrorKind, Fault, SystemClock};
 
-use super::{output, transfer::Bar};
+use super::{Environment, connection::Connection, output, progress::Progress};
 use crate::stopped::Stopped;
 
 /// Back up a registry, while it runs
@@ -42,10 +39,10 @@ pub(super) struct Backup {
     #[arg(short = 'O', long = "file", value_name = "FILE")]
     file: Option<PathBuf>,
     /// Back up this directory, which no process uses, instead of asking a registry
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["addr", "token_file"])]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["addr", "token_file", "ca_file", "context"])]
     data_dir: Option<PathBuf>,
     #[command(flatten)]
-    server: Server,
+    connection: Connection,
 }
 
 #[derive(Subcommand, Clone, Debug)]
@@ -55,35 +52,6 @@ enum BackupCommand {
         /// The archive, or - for standard input
         file: PathBuf,
     },
-}
-
-/// Which registry.
-#[derive(Args, Clone, Debug, Default)]
-struct Server {
-    /// REST address of the registry [env: SPEAR_ADDR] [default: 127.0.0.1:8080]
-    #[arg(long, value_name = "HOST:PORT|URL")]
-    addr: Option<String>,
-    /// File with the bearer token; its text itself is taken from SPEAR_TOKEN only [env: SPEAR_TOKEN_FILE]
-    #[arg(long, value_name = "FILE")]
-    token_file: Option<PathBuf>,
-}
-
-/// The environment, by name.
-type Environment = BTreeMap<String, OsString>;
-
-impl Server {
-    fn open(&self, environment: &Environment) -> Result<Rest, Stopped> {
-        let variable = |name: &str| environment.get(name).filter(|value| !value.is_empty());
-        let text = |name: &str| variable(name).map(|value| value.to_string_lossy().into_owned());
-        let address = self.addr.clone().or_else(|| text("SPEAR_ADDR"));
-        let file = self.token_file.clone().or_else(|| variable("SPEAR_TOKEN_FILE").map(PathBuf::from));
-        let token = match (file, text("SPEAR_TOKEN")) {
-            (Some(path), _) => Some(Token::from_file(&path).map_err(Stopped::usage)?),
-            (None, Some(text)) => Some(Token::from_text(&text).map_err(Stopped::usage)?),
-            (None, None) => None,
-        };
-        Rest::new(address.as_deref().unwrap_or("127.0.0.1:8080"), token, None).map_err(Stopped::usage)
-    }
 }
 
 impl Backup {
@@ -117,8 +85,9 @@ impl Backup {
                 taker
             }
             None => {
-                let rest = self.server.open(environment)?;
-                let content = rest.download("/api/v1/backup").await.map_err(|fault| refused(&fault))?;
+                let target = self.connection.target(environment)?;
+                let content =
+                    target.open()?.download("/api/v1/backup").await.map_err(|fault| target.refused(&fault))?;
                 let (mut taker, mut bytes) = (Taker::new(&file)?, content.bytes);
                 while let Some(piece) = bytes.next().await {
                     let piece = piece.map_err(|error| {
@@ -176,7 +145,7 @@ impl Contents for Agent {
 struct Taker {
     checker: Checker,
     out: Out,
-    bar: Bar,
+    bar: Progress,
 }
 
 enum Out {
@@ -208,7 +177,7 @@ impl Taker {
         } else {
             Out::Part(Part::begin(file)?)
         };
-        Ok(Self { checker: Checker::new(), out, bar: Bar::new("backup", None) })
+        Ok(Self { checker: Checker::new(), out, bar: Progress::on_terminal("backup", None) })
     }
 
     fn take(&mut self, bytes: &[u8]) -> Result<(), Stopped> {
@@ -308,7 +277,7 @@ pub(super) fn read(file: &Path, what: &str, to: &mut dyn backup::Receiver) -> Re
         let total = opened.metadata().map_err(failed)?.len();
         (Box::new(opened), Some(total))
     };
-    let (mut checker, bar, mut buffer) = (Checker::new(), Bar::new(what, total), vec![0; 256 * 1024]);
+    let (mut checker, bar, mut buffer) = (Checker::new(), Progress::on_terminal(what, total), vec![0; 256 * 1024]);
     loop {
         let read = input.read(&mut buffer).map_err(failed)?;
         let piece = buffer.get(..read).unwrap_or_default();
@@ -341,17 +310,6 @@ pub(super) fn ended(fault: &Fault) -> Stopped {
         (ErrorKind::StorageFull | ErrorKind::Unavailable, _) => 75,
         (_, "STORAGE_FAILED" | "STORAGE_CORRUPT") => 74,
         (ErrorKind::Invalid, code) if code != "BACKUP_DAMAGED" => 2,
-        _ => 1,
-    };
-    Stopped { code, message: fault.message.clone() }
-}
-
-/// The end of a command for what the registry answered.
-fn refused(fault: &Fault) -> Stopped {
-    let code = match fault.kind {
-        ErrorKind::Unauthenticated | ErrorKind::Denied => 4,
-        ErrorKind::Unavailable => 69,
-        ErrorKind::Exhausted | ErrorKind::StorageFull => 75,
         _ => 1,
     };
     Stopped { code, message: fault.message.clone() }

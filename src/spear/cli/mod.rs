@@ -37,7 +37,6 @@ mod status;
 mod store;
 mod stream;
 mod task;
-mod transfer;
 mod version;
 
 use clap::{CommandFactory, Parser, Subcommand, error::ErrorKind};

@@ -20,7 +20,15 @@ impl Progress {
     /// With what is transferred, and how many bytes there will be, if that is known. Nothing is drawn with
     /// `--quiet`, nor where nobody looks.
     pub(super) fn new(show: &Show, what: &str, total: Option<u64>) -> Self {
-        let target = if show.quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
+        Self::drawn(if show.quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() }, what, total)
+    }
+
+    /// The same for a command without `--quiet`.
+    pub(super) fn on_terminal(what: &str, total: Option<u64>) -> Self {
+        Self::drawn(ProgressDrawTarget::stderr(), what, total)
+    }
+
+    fn drawn(target: ProgressDrawTarget, what: &str, total: Option<u64>) -> Self {
         let bar = ProgressBar::with_draw_target(total, target).with_prefix(super::show::cell::plain(what));
         let template = if total.is_some() { KNOWN } else { UNKNOWN };
         let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());

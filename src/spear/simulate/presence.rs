@@ -66,8 +66,7 @@ impl Node {
     }
 
     async fn beat(&self) -> Result<Duration, Fault> {
-        let health =
-            BTreeMap::from([("running".to_owned(), "0".to_owned()), ("waiting".to_owned(), "0".to_owned())]);
+        let health = BTreeMap::from([("running".to_owned(), "0".to_owned()), ("waiting".to_owned(), "0".to_owned())]);
         let begun = self.clock.monotonic();
         let answer = self.control.heartbeat(self.id, health).await;
         let took = self.clock.monotonic().saturating_sub(begun);
