@@ -91,13 +91,16 @@ enum Command {
     Health(health::Health),
     Context(contexts::ContextCommand),
     /// Programs to try things with, built into this one
-    #[command(subcommand)]
+    #[command(subcommand, after_help = "Examples:\n  spear sample ls\n  spear sample write echo - | spear run -")]
     Sample(sample::Sample),
     /// Look at the configuration
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  spear config example > spear.toml\n  spear config check --config spear.toml"
+    )]
     Config(configuration::Config),
     /// Look after the store of a data directory that no process uses
-    #[command(subcommand)]
+    #[command(subcommand, after_help = "Examples:\n  spear store check ./data/sms")]
     Store(store::Store),
     Completion(completion::Completion),
     Man(manual::Man),
@@ -154,7 +157,7 @@ impl Command {
             Self::Completion(completion) => completion.run(Program::command()),
             Self::Man(man) => man.run(Program::command()),
             Self::Version(version) => version.run(&environment),
-            Self::DocsCli => output::say(&manual::document(Program::command())),
+            Self::DocsCli => output::say(&manual::document(&Program::command())),
         }
     }
 }

@@ -542,6 +542,7 @@ fn a_help_page_is_as_documented() {
     for page in pages {
         let (command, rest) = page.split_once('\n').unwrap();
         let words: Vec<&str> = command.split(' ').skip(1).chain(["--help"]).collect();
+        assert!(words.len() != 2 || page.contains("\nExamples:\n"), "{command} teaches by example");
         // The width of a page that is not for a terminal.
         let shown = run(dir.path(), &words).good();
         let shown: Vec<&str> = shown.lines().map(str::trim_end).collect();
