@@ -20,4 +20,5 @@ mod lifecycle;
 mod outage;
 mod readme;
 mod remote;
+mod run;
 mod support;
