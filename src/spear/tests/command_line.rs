@@ -306,6 +306,10 @@ fn bytes_go_up_from_a_pipe_and_come_down_into_one_unchanged() {
     std::fs::write(&kept, "old").unwrap();
     place.run(&["file", "download", id, "--force"]).good();
     assert!(std::fs::read(&kept).unwrap() == bytes);
+    assert_eq!(place.run(&["file", "download", id, "-O", "data"]).good(), "data/a b.bin\n");
+    assert!(std::fs::read(place.dir.path().join("data/a b.bin")).unwrap() == bytes);
+    assert_eq!(place.run(&["file", "download", id, "-O", "/dev/null"]).good(), "/dev/null\n");
+    assert!(!std::fs::metadata("/dev/null").unwrap().is_file(), "a device is written to, never replaced");
     let table = place.run(&["file", "upload", "a b.bin", "a b.bin"]).good();
     let lines: Vec<&str> = table.lines().collect();
     assert!(lines.len() == 3 && lines[0].starts_with("NAME") && lines[1].contains("sms+file://"), "{table}");
