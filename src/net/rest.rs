@@ -69,6 +69,9 @@ impl Rest {
         if let Some(pem) = ca {
             let found = Certificate::from_pem_bundle(pem)
                 .map_err(|error| Fault::invalid_field("ca", format!("no certificates in PEM: {error}")))?;
+            if found.is_empty() {
+                return Err(Fault::invalid_field("ca", "there is no certificate in PEM"));
+            }
             builder = found.into_iter().fold(builder, reqwest::ClientBuilder::add_root_certificate);
         }
         if base.scheme() == "http" {

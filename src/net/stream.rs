@@ -1,21 +1,35 @@
 //! A connection's bytes, watched: a peer that says nothing at first, or that does not take what it asked for,
 //! is let go.
 //!
+//! A refusal may come while the request is still being sent. Closing then would reset the connection, and a reset
+//! overtakes the answer: so writing is closed first, and what still comes is read and thrown away for a short while.
+//!
 //! The header timer of the HTTP library starts only once the version is known, so the first bytes need one of
 //! their own: it runs until something other than the HTTP/2 preface has come, or all of the preface has.
 
 use std::{
     io::{self, IoSlice},
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    time::{Sleep, sleep},
+    time::{Instant, Sleep, sleep},
 };
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// How long a peer that goes on sending is listened to after the last answer.
+const LINGER: Duration = Duration::from_secs(2);
+/// The same for one that sends nothing; a slow network holds back what it has sent for about as long.
+const LINGER_SILENT: Duration = Duration::from_millis(200);
+
+/// The time after the last answer.
+struct Closing {
+    end: Pin<Box<Sleep>>,
+    silent: Pin<Box<Sleep>>,
+}
 
 /// A stream with a limit on the time until its first bytes and on the time for which writing may stall. Holds
 /// `keep` as long as it lives, also after an upgrade.
@@ -25,13 +39,14 @@ pub(crate) struct Watched<S, K> {
     seen: usize,
     stall_limit: Duration,
     stall: Option<Pin<Box<Sleep>>>,
+    closing: Option<Closing>,
     _keep: K,
 }
 
 impl<S, K> Watched<S, K> {
     pub(crate) fn new(inner: S, greeting: Duration, stall_limit: Duration, keep: K) -> Self {
         let greeting = Some(Box::pin(sleep(greeting)));
-        Self { inner, greeting, seen: 0, stall_limit, stall: None, _keep: keep }
+        Self { inner, greeting, seen: 0, stall_limit, stall: None, closing: None, _keep: keep }
     }
 
     /// Notes what has come while the version is not known.
@@ -80,7 +95,7 @@ impl<S: AsyncRead + Unpin, K: Unpin> AsyncRead for Watched<S, K> {
     }
 }
 
-impl<S: AsyncWrite + Unpin, K: Unpin> AsyncWrite for Watched<S, K> {
+impl<S: AsyncRead + AsyncWrite + Unpin, K: Unpin> AsyncWrite for Watched<S, K> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let result = Pin::new(&mut self.inner).poll_write(cx, buf);
         self.stalled(cx, result)
@@ -105,6 +120,28 @@ impl<S: AsyncWrite + Unpin, K: Unpin> AsyncWrite for Watched<S, K> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_shutdown(cx)
+        if self.closing.is_none() {
+            ready!(Pin::new(&mut self.inner).poll_shutdown(cx))?;
+        }
+        let Self { inner, closing, .. } = &mut *self;
+        let fresh = || Closing { end: Box::pin(sleep(LINGER)), silent: Box::pin(sleep(LINGER_SILENT)) };
+        let Closing { end, silent } = closing.get_or_insert_with(fresh);
+        let mut thrown_away = [0; 8192];
+        // The budget of the runtime ends this loop for a peer that never stops.
+        loop {
+            let mut buffer = ReadBuf::new(&mut thrown_away);
+            match Pin::new(&mut *inner).poll_read(cx, &mut buffer) {
+                Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {
+                    silent.as_mut().reset(Instant::now() + LINGER_SILENT);
+                }
+                // It has closed, too, or is gone.
+                Poll::Ready(_) => return Poll::Ready(Ok(())),
+                Poll::Pending => break,
+            }
+        }
+        match end.as_mut().poll(cx).is_ready() || silent.as_mut().poll(cx).is_ready() {
+            true => Poll::Ready(Ok(())),
+            false => Poll::Pending,
+        }
     }
 }

@@ -164,6 +164,23 @@ async fn an_upload_tells_its_length_where_it_is_known_and_its_headers() {
 }
 
 #[tokio::test]
+async fn a_refusal_reaches_whoever_is_still_sending() {
+    let refuse = async || Err::<(), _>(Problem::from(Fault::new(ErrorKind::TooLarge, "TOO_LARGE", "over the limit")));
+    let server = Server::start(Router::new().route("/files", post(refuse))).await;
+    for total in [None, Some(64 << 20)] {
+        let pieces = stream::iter((0..1024).map(|_| Ok(Bytes::from_static(&[7; 64 << 10]))));
+        let fault = rest(server.addr).upload::<Value>("/files", &[], total, pieces).await.unwrap_err();
+        assert_eq!((fault.kind, &*fault.code), (ErrorKind::TooLarge, "TOO_LARGE"), "{fault}");
+    }
+    // A client that reads the answer only when everything is sent.
+    let mut stream = server.connect().await;
+    stream.write_all(b"POST /files HTTP/1.1\r\nHost: localhost\r\nContent-Length: 8388608\r\n\r\n").await.unwrap();
+    stream.write_all(&vec![7; 8 << 20]).await.unwrap();
+    let answer = super::read_to_end(&mut stream).await;
+    assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
+}
+
+#[tokio::test]
 async fn a_download_that_ends_early_is_an_error_and_not_a_short_file() {
     let whole = async || Response::new(Body::from(vec![7; 100_000]));
     let server = Server::start(Router::new().route("/file", get(whole))).await;

@@ -151,6 +151,31 @@ async fn a_position_that_cannot_be_continued_is_answered_with_resync() {
     }
 }
 
+#[tokio::test]
+async fn a_stream_that_is_not_to_go_on_ends_with_what_there_is() {
+    let rig = rig().await;
+    let node = rig.node("wasm").await;
+    let (task, _) = rig.task("t").await;
+    // The last revision changes nothing that is shown.
+    rig.sms.bus.store().commit(store::Batch::new().put("hidden/1", "x")).await.unwrap();
+    let all = async |query: &str| {
+        let (mut events, mut seen) = (open(&rig, query, None).await.unwrap(), Vec::new());
+        while let Some(event) = events.next().await {
+            seen.push((event.name, event.data["id"].as_str().unwrap_or_default().to_owned()));
+        }
+        seen
+    };
+    let first = ("bookmark".to_owned(), String::new());
+    let created = ("task.created".to_owned(), task.to_string());
+    assert_eq!(all("?follow=false&types=task").await, [first.clone(), created.clone()]);
+    let whole = all("?follow=false").await;
+    assert_eq!(whole[..3], [first.clone(), ("node.created".to_owned(), node.to_string()), created]);
+    assert_eq!(all(&format!("?follow=false&after={}", rig.sms.bus.head())).await, [first]);
+    let lost = all(&format!("?follow=false&after={}:1", LogId::new())).await;
+    assert_eq!(lost, [("resync".to_owned(), String::new())]);
+    assert_eq!(open(&rig, "?follow=perhaps", None).await.err(), Some(400));
+}
+
 #[tokio::test(start_paused = true)]
 async fn bookmarks_move_the_position_of_a_quiet_reader() {
     let rig = rig().await;

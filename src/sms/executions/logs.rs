@@ -25,14 +25,9 @@ use std::{
 use tokio::sync::watch;
 use types::{Clock, ErrorKind, ExecutionId, Fault, LogLine, LogStream};
 
+use super::line;
 use crate::backup::Removals;
 
-/// Longest message of a line, bytes.
-const MOST_MESSAGE: usize = 64 << 10;
-/// The same in base64.
-const MOST_RAW: usize = MOST_MESSAGE / 3 * 4 + 4;
-/// Longest level of a line, bytes.
-const MOST_LEVEL: usize = 32;
 /// Bytes of a page, beyond which it ends early.
 const MOST_PAGE_BYTES: usize = 1 << 20;
 /// Logs whose state is kept in memory while nobody uses them.
@@ -202,7 +197,7 @@ impl Logs {
         finished: bool,
     ) -> Result<(Vec<LogLine>, Reach), Fault> {
         for (at, line) in lines.iter().enumerate() {
-            check(at, line)?;
+            line::check(at, line)?;
         }
         let (logs, log) = (self.clone(), self.get(id));
         blocking(move || {
@@ -395,24 +390,6 @@ impl Logs {
             broken(path, &error)
         })
     }
-}
-
-fn check(at: usize, line: &LogLine) -> Result<(), Fault> {
-    if line.seq == 0 {
-        return Err(Fault::invalid_field(format!("lines[{at}].seq"), "0 is no number of a line; they begin with 1"));
-    }
-    if line.message.len() > MOST_MESSAGE {
-        let wrong = format!("{} bytes; {MOST_MESSAGE} are allowed", line.message.len());
-        return Err(Fault::invalid_field(format!("lines[{at}].message"), wrong));
-    }
-    if line.raw_base64.as_ref().is_some_and(|raw| raw.len() > MOST_RAW) {
-        return Err(Fault::invalid_field(format!("lines[{at}].raw_base64"), format!("{MOST_RAW} bytes are allowed")));
-    }
-    if line.level.len() > MOST_LEVEL {
-        let wrong = format!("{} bytes; {MOST_LEVEL} are allowed", line.level.len());
-        return Err(Fault::invalid_field(format!("lines[{at}].level"), wrong));
-    }
-    Ok(())
 }
 
 fn push(text: &mut Vec<u8>, entry: &impl Serialize) -> Result<(), Fault> {

@@ -17,6 +17,7 @@ mod follow;
 pub mod grpc;
 pub mod http;
 pub(crate) mod index;
+mod line;
 pub(crate) mod logs;
 pub(crate) mod logs_http;
 mod lost;

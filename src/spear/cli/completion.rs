@@ -31,7 +31,7 @@ const PATIENCE: Duration = Duration::from_millis(500);
 
 const EXAMPLES: &str = "\
 Examples:
-  source <(spear completion bash)                           in ~/.bashrc; the same for zsh in ~/.zshrc
+  source <(spear completion bash)                  in ~/.bashrc, or with zsh in ~/.zshrc
   spear completion fish > ~/.config/fish/completions/spear.fish
 
 The script asks `spear` itself, so it knows the ids of nodes, tasks, executions and files. With --static it asks \

@@ -205,8 +205,7 @@ async fn logs(client: &Client, execution: &str, wanted: &Wanted) -> Result<(), S
     let fits = |line: &Line| line.ts_ms >= since && wanted.stream.is_none_or(|source| source.word() == line.stream);
     // The registry has no page from behind: everything is read, and only the end kept.
     let most = wanted.tail.map_or(usize::MAX, |tail| usize::try_from(tail).unwrap_or(usize::MAX));
-    let mut kept = VecDeque::new();
-    let mut after = 0;
+    let (mut kept, mut printer, mut after) = (VecDeque::new(), Printer::default(), 0);
     loop {
         let query = format!("{}/logs?limit={PAGE}&cursor={after}", path(execution));
         let page: Value = client.get(&query).await?;
@@ -218,7 +217,7 @@ async fn logs(client: &Client, execution: &str, wanted: &Wanted) -> Result<(), S
                 continue;
             }
             if wanted.tail.is_none() {
-                show(client, &line, data)?;
+                printer.show(client, &line, data)?;
                 continue;
             }
             kept.push_back((line, data.clone()));
@@ -228,7 +227,7 @@ async fn logs(client: &Client, execution: &str, wanted: &Wanted) -> Result<(), S
         }
         if lines.is_empty() || page["completed"] == true {
             for (line, data) in &kept {
-                show(client, line, data)?;
+                printer.show(client, line, data)?;
             }
             if !wanted.follow || page["completed"] == true {
                 return Ok(());
@@ -239,7 +238,7 @@ async fn logs(client: &Client, execution: &str, wanted: &Wanted) -> Result<(), S
     let mut lines = Lines::follow(client, execution, after).await?;
     while let Some((line, data)) = lines.next().await? {
         if fits(&line) {
-            show(client, &line, &data)?;
+            printer.show(client, &line, &data)?;
         }
     }
     Ok(())
@@ -250,24 +249,38 @@ fn line(data: &Value) -> Result<Line, Stopped> {
         .map_err(|error| Stopped::failed(format!("the log comes in another form than expected: {error}")))
 }
 
-/// A line as it was written; what the node says of it stands apart by two dashes.
-fn show(client: &Client, line: &Line, data: &Value) -> Result<(), Stopped> {
-    match client.show.form {
-        Form::Json | Form::Yaml => return output::say(&client.show.line(data)?),
-        Form::Wide => {
-            let (time, message) = (Timestamp(line.ts_ms), cell::plain(&line.message));
-            return output::say(&format!("{time}  {:<6}  {:<5}  {message}\n", line.stream, line.level));
+/// Writes lines one below the other.
+#[derive(Default)]
+struct Printer {
+    /// Stream of the line before, if it had no line feed.
+    open: Option<String>,
+}
+
+impl Printer {
+    /// A line as it was written; what the node says of it stands apart by two dashes.
+    fn show(&mut self, client: &Client, line: &Line, data: &Value) -> Result<(), Stopped> {
+        match client.show.form {
+            Form::Json | Form::Yaml => return output::say(&client.show.line(data)?),
+            Form::Wide => {
+                let (time, message) = (Timestamp(line.ts_ms), cell::plain(&line.message));
+                return output::say(&format!("{time}  {:<6}  {:<5}  {message}\n", line.stream, line.level));
+            }
+            Form::Name => return Err(Stopped::usage("lines of a log have no names: use -o table, wide, json or yaml")),
+            Form::Table => {}
         }
-        Form::Name => return Err(Stopped::usage("lines of a log have no names: use -o table, wide, json or yaml")),
-        Form::Table => {}
-    }
-    match &*line.stream {
-        "system" => output::say(&format!("-- {}\n", cell::plain(&line.message))),
-        // Somebody else's program cannot do anything to this terminal.
-        _ if client.show.surroundings.terminal.is_some() => {
-            let pieces: Vec<String> = line.message.split('\t').map(cell::plain).collect();
-            output::say(&format!("{}\n", pieces.join("\t")))
+        if self.open.take().is_some_and(|stream| stream != line.stream) {
+            output::say("\n")?;
         }
-        _ => output::write(&line.bytes()?),
+        self.open = line.unterminated.then(|| line.stream.clone());
+        match &*line.stream {
+            "system" => output::say(&format!("-- {}\n", cell::plain(&line.message))),
+            // Somebody else's program cannot do anything to this terminal.
+            _ if client.show.surroundings.terminal.is_some() => {
+                let pieces: Vec<String> = line.message.split('\t').map(cell::plain).collect();
+                let end = if line.unterminated { "" } else { "\n" };
+                output::say(&format!("{}{end}", pieces.join("\t")))
+            }
+            _ => output::write(&line.bytes()?),
+        }
     }
 }

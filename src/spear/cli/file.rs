@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use std::{
     io,
     path::{Path, PathBuf},
+    pin::pin,
 };
 use tokio::{
     fs::{self, File, OpenOptions},
@@ -77,7 +78,7 @@ enum Verb {
         /// Its id
         #[arg(value_name = "FILE_ID")]
         file: String,
-        /// Where to, or - for standard output [default: its name, here]
+        /// Where to: a file, a directory, or - for standard output [default: its name, here]
         #[arg(short = 'O', long, value_name = "PATH")]
         to: Option<PathBuf>,
         /// Replace what is there
@@ -210,38 +211,75 @@ pub(super) async fn upload_bytes(client: &Client, name: &str, bytes: Vec<u8>) ->
 
 async fn download(client: &Client, file: &str, to: Option<PathBuf>, force: bool) -> Result<(), Stopped> {
     let path = format!("{FILES}/{}", segment(file));
+    let place = place(client, file, to, force).await?;
+    let content = client.rest.download(&path).await.map_err(|fault| client.refused(&fault))?;
+    let progress = Progress::new(&client.show, &place.shown(), content.total_bytes);
+    let mut bytes = pin!(progress.count(content.bytes));
+    let broke_off = |error: io::Error| Stopped::unavailable(format!("the download broke off: {error}; repeat it"));
+    let failed = |error: io::Error| Stopped::failed(format!("cannot write {}: {error}", place.shown()));
+    match &place {
+        Place::Stdout => {
+            while let Some(chunk) = bytes.next().await {
+                output::write(&chunk.map_err(broke_off)?)?;
+            }
+            return Ok(());
+        }
+        Place::Special(to) => {
+            let mut out = OpenOptions::new().write(true).open(to).await.map_err(failed)?;
+            while let Some(chunk) = bytes.next().await {
+                out.write_all(&chunk.map_err(broke_off)?).await.map_err(failed)?;
+            }
+            out.flush().await.map_err(failed)?;
+        }
+        Place::File(to) => {
+            let (unfinished, mut out) = Unfinished::beside(to).await?;
+            while let Some(chunk) = bytes.next().await {
+                out.write_all(&chunk.map_err(broke_off)?).await.map_err(failed)?;
+            }
+            out.flush().await.map_err(failed)?;
+            out.sync_all().await.map_err(failed)?;
+            fs::rename(&unfinished.path, to).await.map_err(failed)?;
+        }
+    }
+    progress.finish();
+    output::say(&format!("{}\n", place.shown()))
+}
+
+/// Where a download goes.
+enum Place {
+    Stdout,
+    /// A device or a pipe, which is written to.
+    Special(PathBuf),
+    /// A file, which is there when it is whole.
+    File(PathBuf),
+}
+
+impl Place {
+    fn shown(&self) -> String {
+        match self {
+            Self::Stdout => "-".to_owned(),
+            Self::Special(path) | Self::File(path) => path.display().to_string(),
+        }
+    }
+}
+
+async fn place(client: &Client, file: &str, to: Option<PathBuf>, force: bool) -> Result<Place, Stopped> {
     let to = match to {
+        Some(to) if to.as_os_str() == "-" => return Ok(Place::Stdout),
+        Some(to) if fs::metadata(&to).await.is_ok_and(|data| data.is_dir()) => {
+            to.join(own_name(file, &meta(client, file).await?)?)
+        }
         Some(to) => to,
         None => own_name(file, &meta(client, file).await?)?,
     };
-    let stdout = to.as_os_str() == "-";
-    if !stdout && !force && fs::try_exists(&to).await.unwrap_or(false) {
-        return Err(Stopped::usage(format!("{} exists: --force replaces it, -O names another", to.display())));
-    }
-    let mut content = client.rest.download(&path).await.map_err(|fault| client.refused(&fault))?;
-    let progress = Progress::new(&client.show, &to.display().to_string(), content.total_bytes);
-    let broke_off = |error: io::Error| Stopped::unavailable(format!("the download broke off: {error}; repeat it"));
-    if stdout {
-        while let Some(chunk) = content.bytes.next().await {
-            let chunk = chunk.map_err(broke_off)?;
-            progress.add(chunk.len() as u64);
-            output::write(&chunk)?;
+    match fs::metadata(&to).await {
+        Ok(data) if data.is_dir() => Err(Stopped::usage(format!("{} is a directory: -O names a file", to.display()))),
+        Ok(data) if !data.is_file() => Ok(Place::Special(to)),
+        Ok(_) if !force => {
+            Err(Stopped::usage(format!("{} exists: --force replaces it, -O names another", to.display())))
         }
-        return Ok(());
+        _ => Ok(Place::File(to)),
     }
-    let unfinished = Unfinished::beside(&to).await?;
-    let failed = |error: io::Error| Stopped::failed(format!("cannot write {}: {error}", unfinished.path.display()));
-    let mut out = OpenOptions::new().write(true).open(&unfinished.path).await.map_err(failed)?;
-    while let Some(chunk) = content.bytes.next().await {
-        let chunk = chunk.map_err(broke_off)?;
-        progress.add(chunk.len() as u64);
-        out.write_all(&chunk).await.map_err(failed)?;
-    }
-    out.flush().await.map_err(failed)?;
-    out.sync_all().await.map_err(failed)?;
-    unfinished.become_whole(&to).await?;
-    drop(progress);
-    output::say(&format!("{}\n", to.display()))
 }
 
 /// The last part of a file's name: what somebody called it must not lead out of here.
@@ -257,18 +295,13 @@ struct Unfinished {
 }
 
 impl Unfinished {
-    async fn beside(to: &Path) -> Result<Self, Stopped> {
+    async fn beside(to: &Path) -> Result<(Self, File), Stopped> {
         let mut name = to.file_name().map(std::ffi::OsStr::to_owned).unwrap_or_default();
         name.push(format!(".{}.unfinished", std::process::id()));
         let path = to.with_file_name(name);
         let failed = |error: io::Error| Stopped::failed(format!("cannot write {}: {error}", path.display()));
-        OpenOptions::new().write(true).create_new(true).open(&path).await.map_err(failed)?;
-        Ok(Self { path })
-    }
-
-    async fn become_whole(self, to: &Path) -> Result<(), Stopped> {
-        let failed = |error: io::Error| Stopped::failed(format!("cannot write {}: {error}", to.display()));
-        fs::rename(&self.path, to).await.map_err(failed)
+        let file = OpenOptions::new().write(true).create_new(true).open(&path).await.map_err(failed)?;
+        Ok((Self { path }, file))
     }
 }
 

@@ -38,7 +38,7 @@ pub(super) struct Line {
     #[serde(default)]
     raw_base64: Option<String>,
     #[serde(default)]
-    unterminated: bool,
+    pub(super) unterminated: bool,
 }
 
 impl Line {
@@ -101,7 +101,7 @@ fn unexpected(error: &serde_json::Error) -> Stopped {
 /// Everything but success: what the guest ended with, 124 for a time limit, 1 with a reason for the rest.
 pub(super) async fn follow(client: &Client, execution: &str) -> Result<(), Stopped> {
     let mut lines = Lines::follow(client, execution, 0).await?;
-    let mut written = 0;
+    let (mut written, mut cut) = (0, Vec::new());
     let mut waiting = Waiting::default();
     loop {
         let next = tokio::select! {
@@ -113,10 +113,18 @@ pub(super) async fn follow(client: &Client, execution: &str) -> Result<(), Stopp
         };
         let Some((line, _)) = next else { break };
         waiting.asks &= line.stream == "system";
+        if line.stream == "system" && line.level == "warn" && written > 0 {
+            // Perhaps that the log has no more of the output; then the result may have it.
+            cut.push(line.message);
+            continue;
+        }
         written += show(&line)?;
     }
     let ended: Value = client.get(&format!("/api/v1/executions/{}", segment(execution))).await?;
-    rest_of_result(client, execution, &ended, written).await?;
+    let completed = rest_of_result(client, execution, &ended, written).await?;
+    for message in cut.iter().filter(|message| !completed || !message.starts_with("stdout: ")) {
+        output::complain(&cell::plain(message));
+    }
     verdict(&ended)
 }
 
@@ -169,11 +177,11 @@ impl Waiting {
     }
 }
 
-/// A log has a limit; what it was too small for is in the result, if the guest ended by itself.
-async fn rest_of_result(client: &Client, execution: &str, ended: &Value, written: u64) -> Result<(), Stopped> {
+/// A log has a limit; what it was too small for is in the result, if the guest ended by itself. Was there any?
+async fn rest_of_result(client: &Client, execution: &str, ended: &Value, written: u64) -> Result<bool, Stopped> {
     let whole = ended["result"]["size"].as_u64().unwrap_or_default();
     if whole <= written {
-        return Ok(());
+        return Ok(false);
     }
     let path = format!("/api/v1/executions/{}/result", segment(execution));
     let mut content = client.rest.download(&path).await.map_err(|fault| client.refused(&fault))?;
@@ -184,7 +192,7 @@ async fn rest_of_result(client: &Client, execution: &str, ended: &Value, written
         skip -= from as u64;
         output::write(chunk.get(from..).unwrap_or_default())?;
     }
-    Ok(())
+    Ok(true)
 }
 
 /// How an execution ended, as the end of a command.

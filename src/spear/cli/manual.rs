@@ -41,7 +41,7 @@ impl Man {
 }
 
 /// `docs/cli.md`.
-pub(super) fn document(tree: Command) -> String {
+pub(super) fn document(tree: &Command) -> String {
     let mut text = OPENING.to_owned();
     for (command, page) in pages(tree) {
         write!(text, "\n## {command}\n\n```text\n{}\n```\n", page.trim_end()).expect("writing to a string cannot fail");
@@ -49,24 +49,26 @@ pub(super) fn document(tree: Command) -> String {
     text
 }
 
-/// Every command that is not hidden with its long help, from the top.
-pub(super) fn pages(tree: Command) -> Vec<(String, String)> {
-    let mut tree = tree.term_width(WIDTH);
-    tree.build();
-    let mut pages = Vec::new();
-    collect(&tree, &mut pages);
-    pages
+/// Every command that is not hidden with what its `--help` says, from the top.
+fn pages(tree: &Command) -> Vec<(String, String)> {
+    let mut built = tree.clone();
+    built.build();
+    let mut names = Vec::new();
+    collect(&built, &mut names);
+    let page = |name: String| {
+        let asked = tree.clone().term_width(WIDTH).try_get_matches_from(name.split(' ').chain(["--help"]));
+        let page = asked.err().map(|page| page.render().to_string()).unwrap_or_default();
+        // A column of help that is empty ends in white space.
+        let lines: Vec<&str> = page.lines().map(str::trim_end).collect();
+        (name, lines.join("\n"))
+    };
+    names.into_iter().map(page).collect()
 }
 
-fn collect(command: &Command, pages: &mut Vec<(String, String)>) {
-    let mut shown = command.clone().term_width(WIDTH);
-    let name = command.get_bin_name().unwrap_or_else(|| command.get_name()).to_owned();
-    let page = shown.render_long_help().to_string();
-    // A column of help that is empty ends in white space.
-    let page: Vec<&str> = page.lines().map(str::trim_end).collect();
-    pages.push((name, page.join("\n")));
+fn collect(command: &Command, names: &mut Vec<String>) {
+    names.push(command.get_bin_name().unwrap_or_else(|| command.get_name()).to_owned());
     let below = command.get_subcommands().filter(|below| !below.is_hide_set() && below.get_name() != "help");
     for below in below {
-        collect(below, pages);
+        collect(below, names);
     }
 }

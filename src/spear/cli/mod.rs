@@ -95,15 +95,18 @@ enum Command {
     Health(health::Health),
     Context(contexts::ContextCommand),
     /// Programs to try things with, built into this one
-    #[command(subcommand)]
+    #[command(subcommand, after_help = "Examples:\n  spear sample ls\n  spear sample write echo - | spear run -")]
     Sample(sample::Sample),
     /// Look at the configuration
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  spear config example > spear.toml\n  spear config check --config spear.toml"
+    )]
     Config(configuration::Config),
     Backup(backup::Backup),
     Restore(restore::Restore),
     /// Look after the store of a data directory that no process uses
-    #[command(subcommand)]
+    #[command(subcommand, after_help = "Examples:\n  spear store check ./data/sms")]
     Store(store::Store),
     Completion(completion::Completion),
     Man(manual::Man),
@@ -164,7 +167,7 @@ impl Command {
             Self::Completion(completion) => completion.run(Program::command()),
             Self::Man(man) => man.run(Program::command()),
             Self::Version(version) => version.run(&environment),
-            Self::DocsCli => output::say(&manual::document(Program::command())),
+            Self::DocsCli => output::say(&manual::document(&Program::command())),
             Self::Simulate(simulate) => simulate.run(),
         }
     }

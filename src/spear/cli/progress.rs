@@ -39,11 +39,6 @@ impl Progress {
         Self { bar }
     }
 
-    /// More bytes went by.
-    pub(super) fn add(&self, bytes: u64) {
-        self.bar.inc(bytes);
-    }
-
     /// Counts what a stream carries.
     pub(super) fn count<S>(&self, stream: S) -> impl Stream<Item = io::Result<Bytes>> + Send + use<S>
     where

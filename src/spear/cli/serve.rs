@@ -13,6 +13,11 @@ use crate::{
 };
 
 pub(super) const ORDER: &str = "\
+Examples:
+  spear serve                                                registry and agent, for this machine only
+  spear serve --role sms --config /etc/spear/sms.toml        a registry
+  spear serve --role spearlet --sms-addr 10.0.0.1:50051      an agent of that registry
+
 Every setting is taken from the last of these that has it: built-in default, environment variable, \
 ~/.sms/config.toml (registry) and ~/.spear/config.toml (agent), the file given with --config, its flag. \
 `spear config example` shows all of them, `spear config print --sources` those in force.
@@ -38,14 +43,11 @@ pub(super) struct Serve {
     settings: Settings,
 }
 
-/// A word of `--role`.
+/// A word of `--role`. The flag says what each means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Role {
-    /// The registry
     Sms,
-    /// An agent
     Spearlet,
-    /// Both in one process
     All,
 }
 

@@ -306,6 +306,10 @@ fn bytes_go_up_from_a_pipe_and_come_down_into_one_unchanged() {
     std::fs::write(&kept, "old").unwrap();
     place.run(&["file", "download", id, "--force"]).good();
     assert!(std::fs::read(&kept).unwrap() == bytes);
+    assert_eq!(place.run(&["file", "download", id, "-O", "data"]).good(), "data/a b.bin\n");
+    assert!(std::fs::read(place.dir.path().join("data/a b.bin")).unwrap() == bytes);
+    assert_eq!(place.run(&["file", "download", id, "-O", "/dev/null"]).good(), "/dev/null\n");
+    assert!(!std::fs::metadata("/dev/null").unwrap().is_file(), "a device is written to, never replaced");
     let table = place.run(&["file", "upload", "a b.bin", "a b.bin"]).good();
     let lines: Vec<&str> = table.lines().collect();
     assert!(lines.len() == 3 && lines[0].starts_with("NAME") && lines[1].contains("sms+file://"), "{table}");
@@ -542,6 +546,7 @@ fn a_help_page_is_as_documented() {
     for page in pages {
         let (command, rest) = page.split_once('\n').unwrap();
         let words: Vec<&str> = command.split(' ').skip(1).chain(["--help"]).collect();
+        assert!(words.len() != 2 || page.contains("\nExamples:\n"), "{command} teaches by example");
         // The width of a page that is not for a terminal.
         let shown = run(dir.path(), &words).good();
         let shown: Vec<&str> = shown.lines().map(str::trim_end).collect();

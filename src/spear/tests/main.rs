@@ -23,6 +23,7 @@ mod metrics;
 mod outage;
 mod readme;
 mod remote;
+mod run;
 mod status;
 mod support;
 mod traces;

@@ -373,7 +373,8 @@ fn check_expression(families: &BTreeMap<String, Family>, place: &str, expression
     let mut found = BTreeSet::new();
     let mut labels_there = BTreeSet::from(["instance".to_owned(), "job".to_owned(), "le".to_owned()]);
     let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    let starts = expression.match_indices(["spear_", "process_"]).map(|(at, _)| at);
+    let starts =
+        ["spear_", "process_"].into_iter().flat_map(|prefix| expression.match_indices(prefix)).map(|(at, _)| at);
     for at in starts.filter(|at| !expression[..*at].ends_with(word)) {
         let rest = &expression[at..];
         let name = rest.split(|c| !word(c)).next().unwrap();

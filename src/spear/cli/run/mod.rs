@@ -46,7 +46,7 @@ Examples:
   spear run resize.wasm --timeout 10s -- -w 100 < photo.png > small.png
   spear run program.wat --env LEVEL=debug --keep
 
-Standard input is read to its end first, unless it is a terminal. The exit code is that of the program; 1 when it
+Standard input is read to its end first, unless it is a terminal. The exit code is that of the program; 1 when it \
 trapped or could not be run, 124 when its time ran out, 130 after Ctrl-C.";
 
 /// How long a cancelled program may take to end before we leave.
