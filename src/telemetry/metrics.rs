@@ -129,6 +129,10 @@ impl Metrics {
     ) -> F {
         debug_assert!(!help.is_empty() && help.ends_with('.'), "{name}: help is a sentence");
         let mut families = self.lock();
+        // In OpenMetrics the name of a counter's family is without its suffix.
+        let stem = |name: &'static str| name.strip_suffix("_total").unwrap_or(name);
+        let twin = families.keys().find(|other| **other != name && stem(other) == stem(name));
+        debug_assert!(twin.is_none(), "{name} and {twin:?} are one name in OpenMetrics");
         let entry = families
             .entry(name)
             .or_insert_with(|| Entry { source: Arc::new(made.clone()), family: Arc::new(made.clone()) });

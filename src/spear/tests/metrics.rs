@@ -266,7 +266,7 @@ async fn the_figures_are_well_formed_counted_right_and_cover_dashboard_and_alert
     is("spear_executions_finished_total", &[("status", "failed"), ("reason", "trap")], 2.0);
     is("spear_executions_finished_total", &[("status", "failed"), ("reason", "invalid_module")], 1.0);
     is("spear_execution_duration_seconds_count", &[], 5.0);
-    is("spear_agent_executions_total", &[], 5.0);
+    is("spear_agent_executions_finished_total", &[], 5.0);
     is("spear_agent_executions", &[], 0.0);
     is("spear_agent_registry_connected", &[], 1.0);
     is("spear_wasm_modules_total", &[("source", "compiled")], 2.0);

@@ -201,7 +201,7 @@ async fn a_run_is_one_trace_from_the_callers_span_through_registry_and_agent_and
     }
     let finished = [("status", "completed"), ("reason", "none")];
     assert_eq!(collector.told("spear_executions_finished_total", &finished, 1.0), BTreeSet::from([registry]));
-    assert_eq!(collector.told("spear_agent_executions_total", &finished, 1.0), BTreeSet::from([node]));
+    assert_eq!(collector.told("spear_agent_executions_finished_total", &finished, 1.0), BTreeSet::from([node]));
     assert_eq!(*collector.keys.lock().unwrap(), BTreeSet::from(["from us".to_owned()]));
 }
 

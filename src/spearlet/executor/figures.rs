@@ -36,7 +36,7 @@ impl Figures {
         Self {
             accepted: metrics.counter("spear_agent_executions_accepted_total", "Executions taken from the registry."),
             ended: metrics.counters(
-                "spear_agent_executions_total",
+                "spear_agent_executions_finished_total",
                 "Executions that ended on this node, by status and reason.",
                 ["status", "reason"],
             ),
