@@ -39,6 +39,11 @@ impl Progress {
         Self { bar }
     }
 
+    /// More bytes went by.
+    pub(super) fn add(&self, bytes: u64) {
+        self.bar.inc(bytes);
+    }
+
     /// Counts what a stream carries.
     pub(super) fn count<S>(&self, stream: S) -> impl Stream<Item = io::Result<Bytes>> + Send + use<S>
     where
