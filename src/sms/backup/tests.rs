@@ -80,7 +80,15 @@ fn restored(bytes: &[u8], target: &Path, force: bool) -> Result<Restored, Fault>
 }
 
 fn lines(count: u64) -> Vec<LogLine> {
-    let line = |seq| LogLine { ts_ms: 5, seq, stream: LogStream::Stdout, level: "info".into(), message: "hi".into() };
+    let line = |seq| LogLine {
+        ts_ms: 5,
+        seq,
+        stream: LogStream::Stdout,
+        level: "info".into(),
+        message: "hi".into(),
+        raw_base64: None,
+        unterminated: false,
+    };
     (1..=count).map(line).collect()
 }
 
@@ -97,7 +105,7 @@ async fn filled() -> (Rig, FileId, ExecutionId) {
     let rig = rig().await;
     rig.node("wasm").await;
     let (_, execution) = rig.task("one").await;
-    rig.sms.executions.append_logs(execution, lines(3), false).await.unwrap();
+    rig.sms.executions.append_logs((execution, 1), lines(3), false).await.unwrap();
     let file = upload(&rig, b"\0asm and so on").await;
     upload(&rig, b"").await;
     rig.sms.bus.store().commit(Batch::new().put("result/x", vec![0, 159, 146, 150])).await.unwrap();
@@ -226,7 +234,7 @@ async fn what_is_removed_while_a_backup_is_written_is_in_it_and_then_gone() {
     let late = upload(&rig, b"too late").await;
     // A log of the same name, as a later attempt begins one.
     rig.sms.executions.logs.remove(execution).await.unwrap();
-    rig.sms.executions.append_logs(execution, lines(1), true).await.unwrap();
+    rig.sms.executions.append_logs((execution, 1), lines(1), true).await.unwrap();
     let (bytes, _) = written(source).await;
     drop(permit);
     let (found, summary) = opened(&bytes);
