@@ -5,14 +5,23 @@
 //! what is over it is counted, and the count becomes the last line.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use std::sync::{Arc, Mutex, MutexGuard};
-use tokio::sync::Notify;
+use std::{
+    pin::pin,
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
+};
+use tokio::{
+    sync::Notify,
+    time::{Sleep, sleep},
+};
 use types::{Clock, LogLine, LogStream};
 
 /// Longest line kept whole; a longer one is continued in the next.
 const MOST_LINE: usize = 16 * 1024;
 /// What a line costs beside its bytes: short lines fill the bound too, not only long ones.
 const LINE_COST: usize = 64;
+/// How long the end of a line is waited for before its beginning is handed out.
+const LINGER: Duration = Duration::from_secs(1);
 
 #[derive(Default)]
 struct Stream {
@@ -81,17 +90,27 @@ impl LogBuffer {
         (LogSink(shared.clone()), Self(shared))
     }
 
-    /// Waits for lines; an empty list means that the sink was closed and everything has been read.
+    /// Waits for lines; an empty list means that the sink was closed and everything has been read. A line whose end
+    /// does not come is handed out as far as it is: somebody may be looking.
     pub async fn next(&self) -> Vec<LogLine> {
+        let mut linger = pin!(None::<Sleep>);
         loop {
             let woken = self.0.wake.notified();
-            {
+            let begun = {
                 let mut state = self.0.lock();
                 if !state.lines.is_empty() || state.closed {
                     return std::mem::take(&mut state.lines);
                 }
+                !state.stdout.partial.is_empty() || !state.stderr.partial.is_empty()
+            };
+            match (begun, linger.as_mut().as_pin_mut()) {
+                (true, Some(linger)) => tokio::select! {
+                    () = woken => {}
+                    () = linger => LogSink(self.0.clone()).flush(&mut self.0.lock()),
+                },
+                (true, None) => linger.set(Some(sleep(LINGER))),
+                (false, _) => woken.await,
             }
-            woken.await;
         }
     }
 }
@@ -134,12 +153,10 @@ impl LogSink {
     pub fn close(&self) {
         let mut state = self.0.lock();
         if !state.closed {
+            self.flush(&mut state);
             for stream in [LogStream::Stdout, LogStream::Stderr] {
                 let source = if stream == LogStream::Stdout { &mut state.stdout } else { &mut state.stderr };
-                let (rest, dropped) = (std::mem::take(&mut source.partial), source.dropped);
-                if !rest.is_empty() {
-                    self.output(&mut state, stream, &rest, true);
-                }
+                let dropped = source.dropped;
                 if dropped > 0 {
                     let name = stream.as_str();
                     let most = self.0.most_per_stream;
@@ -151,6 +168,17 @@ impl LogSink {
         }
         drop(state);
         self.0.wake.notify_one();
+    }
+
+    /// What is there of lines that have not ended.
+    fn flush(&self, state: &mut State) {
+        for stream in [LogStream::Stdout, LogStream::Stderr] {
+            let source = if stream == LogStream::Stdout { &mut state.stdout } else { &mut state.stderr };
+            let begun = std::mem::take(&mut source.partial);
+            if !begun.is_empty() {
+                self.output(state, stream, &begun, true);
+            }
+        }
     }
 
     fn said(&self, state: &mut State, level: &str, message: String) {

@@ -56,6 +56,17 @@ async fn output_becomes_numbered_lines_and_the_rest_is_flushed_at_the_end() {
     assert!(buffer.next().await.is_empty(), "a closed and read log is at its end");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_line_whose_end_does_not_come_is_handed_out_as_far_as_it_is() {
+    let (sink, buffer) = buffer(1000);
+    sink.write(LogStream::Stdout, b"working \xc3");
+    let begun = buffer.next().await;
+    assert_eq!((begun.len(), begun[0].raw_base64.as_deref(), begun[0].unterminated), (1, Some("d29ya2luZyDD"), true));
+    sink.write(LogStream::Stdout, b"\xa9 done\n");
+    let rest = buffer.next().await;
+    assert_eq!((rest[0].raw_base64.as_deref(), rest[0].unterminated, rest[0].seq), (Some("qSBkb25l"), false, 2));
+}
+
 #[tokio::test]
 async fn a_line_too_long_for_one_goes_on_in_the_next() {
     let (sink, buffer) = buffer(100_000);

@@ -304,7 +304,7 @@ fn change(
     let path = path(environment)
         .ok_or_else(|| Stopped::usage("there is no place for contexts: set HOME or XDG_CONFIG_HOME to a full path"))?;
     let failed = |error: io::Error| Stopped::failed(format!("cannot write {}: {error}", path.display()));
-    let directory = path.parent().unwrap_or(Path::new("/"));
+    let directory = path.parent().unwrap_or_else(|| Path::new("/"));
     DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(failed)?;
     let lock =
         OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path.with_extension("lock"));

@@ -151,7 +151,7 @@ pub(super) const EXECUTION: Noun = Noun {
 fn took(row: &Value, now: Timestamp) -> Cell {
     let Some(started) = row["started_at_ms"].as_i64() else { return cell::text("-") };
     let ended = row["completed_at_ms"].as_i64();
-    let took = u64::try_from(ended.unwrap_or(now.millis()).saturating_sub(started)).unwrap_or_default();
+    let took = u64::try_from(ended.unwrap_or_else(|| now.millis()).saturating_sub(started)).unwrap_or_default();
     let cell = cell::text(cell::duration(Duration::from_millis(took)));
     if ended.is_some() { cell } else { cell.passing() }
 }

@@ -196,7 +196,10 @@ fn explain(error: &clap::Error) -> Result<(), Stopped> {
             let told =
                 lines.take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more information"));
             let told: Vec<&str> = told.map(|line| line.strip_prefix("error: ").unwrap_or(line)).collect();
-            Err(Stopped::usage(format!("{}; see `{}`", told.join("; ").replace(":; ", ": "), help_for(&text))))
+            let (told, page) = (told.join("; ").replace(":; ", ": "), help_for(&text));
+            let misplaced = error.kind() == ErrorKind::UnknownArgument && page == "spear --help";
+            let hint = if misplaced { "flags stand behind the command, as in `spear node ls -o json`; " } else { "" };
+            Err(Stopped::usage(format!("{told}; {hint}see `{page}`")))
         }
     }
 }

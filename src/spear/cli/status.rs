@@ -82,30 +82,14 @@ fn head(body: &Value) -> String {
     let ready = if body["ready"] == true { "ready" } else { "not ready" };
     let mut text = format!("Spear {} {}, process {}{uptime}: {ready}\n", word("version"), word("role"), word("pid"));
     for reason in body["reasons"].as_array().into_iter().flatten() {
-        text.push_str(&format!("  {}\n", words(reason)));
+        let word = |member: &str| cell::of(reason, member).text;
+        text.push_str(&format!("  {}: {}\n", word("check"), word("reason")));
     }
-    match &body["listeners"] {
-        Value::Array(all) if !all.is_empty() => {
-            text.push_str(&format!("listens at {}\n", all.iter().map(words).collect::<Vec<_>>().join(", ")));
-        }
-        Value::Object(all) if !all.is_empty() => {
-            let all: Vec<String> =
-                all.iter().map(|(name, at)| format!("{} {}", cell::plain(name), words(at))).collect();
-            text.push_str(&format!("listens at {}\n", all.join(", ")));
-        }
-        _ => {}
+    for listener in body["listeners"].as_array().into_iter().flatten() {
+        let word = |member: &str| cell::of(listener, member).text;
+        text.push_str(&format!("  {:<16} {}\n", word("name"), word("address")));
     }
     text
-}
-
-/// A text, or the texts of an object, in a row.
-fn words(value: &Value) -> String {
-    match value {
-        Value::String(text) => cell::plain(text),
-        Value::Object(members) => members.values().map(words).collect::<Vec<_>>().join(" "),
-        Value::Array(all) => all.iter().map(words).collect::<Vec<_>>().join(" "),
-        other => cell::plain(&other.to_string()),
-    }
 }
 
 #[cfg(test)]
@@ -119,14 +103,14 @@ mod tests {
     fn the_head_names_version_role_uptime_reasons_and_listeners() {
         let body = json!({
             "version": "0.1.0", "role": "all", "pid": 7, "uptime_seconds": 192, "ready": false,
-            "reasons": ["store: starting", {"name": "sms", "reason": "no answer"}],
+            "reasons": [{"check": "spearlet/registry", "reason": "no answer"}],
             "listeners": [{"name": "sms/http", "address": "127.0.0.1:8080"}],
         });
         let text = head(&body);
         assert_eq!(
             text,
-            "Spear 0.1.0 all, process 7, up for 3m12s: not ready\n  store: starting\n  sms no answer\n\
-             listens at 127.0.0.1:8080 sms/http\n"
+            "Spear 0.1.0 all, process 7, up for 3m12s: not ready\n  spearlet/registry: no answer\n  \
+             sms/http         127.0.0.1:8080\n"
         );
     }
 }

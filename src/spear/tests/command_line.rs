@@ -135,7 +135,7 @@ async fn every_form_of_output_is_the_rest_body_or_made_of_it() {
         assert_eq!(yaml, body, "{args:?}");
     }
     assert_eq!(place.run(&["node", "ls", "-o", "name"]).good(), format!("node/{node}\n"));
-    assert_eq!(place.run(&["-q", "node", "ls"]).code, 2, "flags stand behind the noun");
+    assert!(place.run(&["-q", "node", "ls"]).refused(2).contains("flags stand behind the command"));
     assert_eq!(place.run(&["node", "-q", "ls"]).good(), format!("{node}\n"));
     let table = place.run(&["node", "ls"]).good();
     assert!(table.starts_with("NODE ") && table.contains("10.0.0.7") && !table.contains("LABELS"), "{table}");
@@ -350,6 +350,20 @@ async fn watching_through_a_pipe_appends_what_is_new_and_ends_with_ctrl_c() {
 }
 
 #[test]
+fn watching_as_json_tells_each_thing_on_a_line_of_its_own() {
+    let place = Place::new("sms");
+    let mut watching = place.command(&["file", "ls", "-o", "json", "--watch=100ms"]);
+    let mut watching = watching.stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(watching.stdout.take().unwrap()).lines();
+    for name in ["first", "second"] {
+        assert!(place.feed(&["file", "upload", "-", "--name", name], b"x").status.success());
+        assert_eq!(json(&lines.next().unwrap().unwrap())["name"], json!(name));
+    }
+    watching.kill().unwrap();
+    watching.wait().unwrap();
+}
+
+#[test]
 fn watching_ends_when_nobody_reads_any_more() {
     let place = Place::new("sms");
     let mut watching =
@@ -461,6 +475,17 @@ async fn the_tab_key_offers_live_ids_and_is_silent_where_nothing_answers() {
     assert!(tab(&["spear", "no"], None).contains(&"node".to_owned()));
     run(place.dir.path(), &["context", "set", "lab", "--addr", "h:1"]).good();
     assert_eq!(tab(&["spear", "node", "ls", "--context", ""], None), ["lab"]);
+    // As a shell does it, with the script that it was given.
+    let ask = format!(
+        "source <(spear completion bash); COMP_WORDS=(spear node drain {begun}); COMP_CWORD=3; COMP_TYPE=9; \
+         _clap_complete_spear spear {begun} drain; printf '%s\\n' \"${{COMPREPLY[@]}}\"",
+        begun = &node[..4],
+    );
+    let program = Path::new(env!("CARGO_BIN_EXE_spear")).parent().unwrap();
+    let mut bash = Command::new("bash");
+    bash.args(["-c", &ask]).env_clear().env("PATH", format!("{}:/usr/bin:/bin", program.display()));
+    bash.env("HOME", place.dir.path()).env("SPEAR_ADDR", &addr);
+    assert_eq!(Said::of(bash.output().unwrap()).out.trim(), node);
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let script = place.run(&["completion", shell]).good();
         assert!(script.contains("COMPLETE") && script.contains("spear"), "{script}");
@@ -509,7 +534,7 @@ async fn status_shows_every_scope_of_the_registry_or_of_an_agent() {
     let body = |role: &str| {
         json!({
             "version": "9.9.9", "role": role, "pid": 4711, "uptime_seconds": 192, "ready": false,
-            "reasons": ["store: full"], "listeners": [{"name": "http", "address": "127.0.0.1:1"}],
+            "reasons": [{"check": "store", "reason": "full"}], "listeners": [{"name": "http", "address": "127.0.0.1:1"}],
             "scopes": [
                 {"name": "sms", "phase": "work", "state": "running", "count": 3, "restarts": 0, "last_error": null},
                 {"name": "sms/placer", "phase": "work", "state": "restarting", "count": 1, "restarts": 2,

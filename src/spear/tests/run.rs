@@ -125,6 +125,13 @@ impl Running {
         line
     }
 
+    /// The next bytes of its output.
+    fn piece(&mut self, length: usize) -> String {
+        let mut bytes = vec![0; length];
+        self.out.read_exact(&mut bytes).unwrap();
+        String::from_utf8(bytes).unwrap()
+    }
+
     /// Lines up to one that has this in it.
     fn until(&mut self, wanted: &str) -> String {
         loop {
@@ -182,12 +189,12 @@ fn says(stream: u8, text: &str, code: u8) -> String {
     )
 }
 
-/// A guest that says `started`, then sleeps for a minute.
+/// A guest that says `started`, begins another line, then sleeps for a minute.
 fn sleeps() -> String {
     format!(
         r#"(module {WRITE} {POLL} (memory (export "memory") 1)
-          (data (i32.const 0) "\10\00\00\00\08\00\00\00")
-          (data (i32.const 16) "started\n")
+          (data (i32.const 0) "\10\00\00\00\10\00\00\00")
+          (data (i32.const 16) "started\nworking.")
           (data (i32.const 80) "\01\00\00\00\00\00\00\00\00\58\47\f8\0d\00\00\00")
           (func (export "_start")
             (drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 8)))
@@ -311,6 +318,7 @@ async fn output_is_shown_while_it_runs_and_ctrl_c_cancels_it() {
     place.write("sleeps.wat", sleeps());
     let mut running = place.start(&["run", "sleeps.wat"]);
     assert_eq!(running.line(), "started\n");
+    assert_eq!(running.piece(8), "working.", "also what has no end yet");
     assert_eq!(place.execution().await["status"], json!("running"), "the line came while it ran");
     running.interrupt();
     let (status, err) = running.end();
@@ -404,13 +412,13 @@ async fn a_log_is_followed_from_its_last_lines_until_it_ends() {
     let uri = place.client.upload("sleeps.wasm", guest(&sleeps())).await;
     let (_, execution) = place.client.task("sleeps", &uri, json!({})).await;
     let mut follower = place.start(&["execution", "logs", "-f", &execution, "--stream", "stdout"]);
-    assert_eq!(follower.line(), "started\n");
+    assert_eq!(follower.line() + &follower.piece(8), "started\nworking.");
     let refused = place.run(&["execution", "result", &execution]).failed(5);
     assert!(refused.contains("not ended"), "{refused}");
     // A second one begins with the last line of those there are.
     let mut late = place.start(&["execution", "logs", "-f", "--tail", "1", &execution, "-o", "json"]);
     let line: Value = serde_json::from_str(&late.line()).unwrap();
-    assert_eq!(line["message"], json!("started"));
+    assert_eq!((&line["message"], &line["unterminated"]), (&json!("working."), &json!(true)));
     let said = place.run(&["execution", "cancel", &execution, "--reason", "enough"]).good();
     assert!(said.starts_with(&format!("execution/{execution} ")), "{said}");
     assert_eq!(follower.line(), "", "nothing more on standard output");

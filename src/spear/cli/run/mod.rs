@@ -87,10 +87,10 @@ impl Run {
     pub(super) fn run(self, environment: &Environment) -> Result<(), Stopped> {
         let module = module::read(&self.file)?;
         let args = ClientArgs { connection: self.connection.clone(), output: Output::default() };
-        client::run_catching(&args, environment, async |client| self.from_file_to_result(client, module).await)
+        client::run_catching(&args, environment, async |client| self.perform(client, module).await)
     }
 
-    async fn from_file_to_result(self, client: &Client, module: Vec<u8>) -> Result<(), Stopped> {
+    async fn perform(self, client: &Client, module: Vec<u8>) -> Result<(), Stopped> {
         let mut signals = Signals::catch()?;
         let mut made = Made::default();
         let ended = self.steps(client, module, &mut made, &mut signals).await;

@@ -20,7 +20,7 @@ pub(in crate::cli) struct Surroundings {
 impl Surroundings {
     pub(super) fn of(when: When, environment: &Environment) -> Result<Self, Stopped> {
         let terminal = io::stdout().is_terminal().then(size);
-        let set = |name: &str| Ok::<_, Stopped>(text(environment, name)?);
+        let set = |name: &str| text(environment, name);
         let forced = set("CLICOLOR_FORCE")?.is_some_and(|value| value != "0");
         let refused = set("NO_COLOR")?.is_some();
         let plain =
