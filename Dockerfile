@@ -42,7 +42,8 @@ VOLUME /var/lib/spear
 FROM ${BUILDER_IMAGE} AS build
 WORKDIR /source
 COPY . .
-RUN cargo build --release --locked && mkdir /state
+ARG REVISION
+RUN SPEAR_COMMIT="${REVISION}" cargo build --release --locked && mkdir /state
 
 FROM runtime
 COPY --from=build --chown=65532:65532 /state /var/lib/spear

@@ -81,7 +81,8 @@ deb: ## a package for Debian and Ubuntu of BINARY: target/debian/*.deb
 	PATH="$$PWD/target/tools/bin:$$PATH" $(CARGO) deb --package spear --no-build --no-strip
 
 image: ## an image for containers: spear
-	$(ENGINE) build $(if $(findstring podman,$(ENGINE)),--format docker) -t spear .
+	$(ENGINE) build $(if $(findstring podman,$(ENGINE)),--format docker) \
+	    --build-arg REVISION=$(shell git rev-parse --short HEAD 2>/dev/null) -t spear .
 
 e2e: build ## the image as registry and agent in two containers, and what they must survive
 	.ci/setup containers

@@ -437,6 +437,9 @@ impl Call {
             }
             None => {
                 let template = request.extensions().get::<MatchedPath>().cloned();
+                if template.is_some() {
+                    trace::name(&span, path.trim_start_matches('/'));
+                }
                 Rpc::New(Asked { path: path.to_owned(), template })
             }
         };

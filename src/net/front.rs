@@ -25,7 +25,7 @@ use tracing::Instrument;
 use types::{ErrorKind, Fault};
 
 use crate::{
-    access::{Access, Visit},
+    access::{Access, Visit, is_health},
     figures::Figures,
     grpc,
     problem::{self, Attached, Problem},
@@ -84,7 +84,13 @@ impl Front {
             path: request.uri().path().chars().take(LONGEST_PATH).collect(),
             grpc: is_grpc(request.headers()),
         };
-        let span = tracing::info_span!("request", id = %asked.id.0, method = %asked.method, path = asked.path, %peer);
+        let (id, method, path) = (&*asked.id.0, &asked.method, asked.path.as_str());
+        let span = if is_health(path) || path == "/metrics" {
+            // Asked all day long by machines: of no interest in a trace.
+            tracing::debug_span!("request", id, %method, path, %peer)
+        } else {
+            tracing::info_span!("request", id, %method, path, %peer)
+        };
         trace::adopt(&span, request.headers().get(trace::HEADER).and_then(|value| value.to_str().ok()));
         request.extensions_mut().insert(asked.id.clone());
         request.extensions_mut().insert(ConnectInfo(peer));

@@ -48,7 +48,7 @@ impl Sender {
         // The first comes at once, when there is nothing to tell yet.
         tick.tick().await;
         while stop.run_until_cancelled(tick.tick()).await.is_some() {
-            link.send("figures", stop, self.request().await?, |request| export(link, request)).await;
+            link.send("figures", stop, &self.request().await?, |request| export(link, request)).await;
         }
         link.send_last("figures", last, self.request().await?, |request| export(link, request)).await;
         Ok(())

@@ -32,6 +32,17 @@ pub enum Error {
     Headers(usize),
 }
 
+/// What became of something that was to be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sent {
+    /// The collector has it.
+    Taken,
+    /// It was refused, or tried often enough.
+    Dropped,
+    /// The process stops; there may be time for one more try.
+    CutShort,
+}
+
 /// The way to the collector.
 pub(super) struct Link {
     pub(super) channel: Channel,
@@ -77,30 +88,32 @@ impl Link {
         request
     }
 
-    /// Sends something until it is taken, refused for good or tried often enough; `stop` ends the trying. True: taken.
+    /// Sends something until it is taken, refused for good or tried often enough. `stop` cuts that short.
     pub(super) async fn send<T, F>(
         &self,
         what: &'static str,
         stop: &Stop,
-        message: T,
+        message: &T,
         call: impl Fn(Request<T>) -> F,
-    ) -> bool
+    ) -> Sent
     where
         T: Clone,
         F: Future<Output = Result<(), Status>>,
     {
         for tries in 0..TRIES {
-            match self.attempt(what, call(self.request(message.clone()))).await {
-                Ok(()) => return true,
-                Err(true) => {}
-                Err(false) => return false,
+            let attempt = self.attempt(what, call(self.request(message.clone())));
+            match stop.run_until_cancelled(attempt).await {
+                Some(Ok(())) => return Sent::Taken,
+                Some(Err(true)) => {}
+                Some(Err(false)) => return Sent::Dropped,
+                None => return Sent::CutShort,
             }
             let pause = tokio::time::sleep(backoff(PAUSE.0, PAUSE.1, tries));
             if stop.run_until_cancelled(pause).await.is_none() {
-                return false;
+                return Sent::CutShort;
             }
         }
-        false
+        Sent::Dropped
     }
 
     /// Tries once, for no longer than `within`.

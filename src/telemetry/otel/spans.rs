@@ -29,7 +29,10 @@ use tokio::sync::{
 use tonic::Request;
 use tracing_opentelemetry::OpenTelemetryLayer;
 
-use super::{Settings, link::Link};
+use super::{
+    Settings,
+    link::{Link, Sent},
+};
 use crate::{family::Counter, metrics::Metrics, trace};
 
 /// Spans that may wait; when the queue is full, new ones are dropped and counted.
@@ -135,30 +138,39 @@ impl Sender {
 
     pub(super) async fn run(&self, link: &Link, stop: &Stop, last: Duration) -> TaskResult {
         let mut ended = self.ended.lock().await;
+        let mut rest = None;
         while !stop.is_cancelled() {
             let batch = gather(&mut ended, stop).await;
-            self.send(link, stop, batch).await;
+            rest = self.send(link, stop, batch).await;
         }
         // The phases that make spans are over: what is here is all there will be.
         let began = tokio::time::Instant::now();
         loop {
-            let batch = waiting(&mut ended);
-            if batch.is_empty() {
+            let (count, request) = match rest.take() {
+                Some(unsent) => unsent,
+                None => self.request(waiting(&mut ended)),
+            };
+            if count == 0 {
                 return Ok(());
             }
-            let (count, left) = (batch.len() as u64, last.saturating_sub(began.elapsed()));
-            let taken = link.send_last("spans", left, self.request(batch), |request| export(link, request)).await;
+            let left = last.saturating_sub(began.elapsed());
+            let taken = link.send_last("spans", left, request, |request| export(link, request)).await;
             self.note(count, taken);
         }
     }
 
-    async fn send(&self, link: &Link, stop: &Stop, batch: Vec<SpanData>) {
-        if batch.is_empty() {
-            return;
+    /// Sends a batch; what a stop cut short comes back.
+    async fn send(&self, link: &Link, stop: &Stop, batch: Vec<SpanData>) -> Option<(u64, ExportTraceServiceRequest)> {
+        let (count, request) = self.request(batch);
+        if count == 0 {
+            return None;
         }
-        let count = batch.len() as u64;
-        let taken = link.send("spans", stop, self.request(batch), |request| export(link, request)).await;
-        self.note(count, taken);
+        let sent = link.send("spans", stop, &request, |request| export(link, request)).await;
+        if sent == Sent::CutShort {
+            return Some((count, request));
+        }
+        self.note(count, sent == Sent::Taken);
+        None
     }
 
     fn note(&self, count: u64, taken: bool) {
@@ -169,8 +181,11 @@ impl Sender {
         }
     }
 
-    fn request(&self, batch: Vec<SpanData>) -> ExportTraceServiceRequest {
-        ExportTraceServiceRequest { resource_spans: group_spans_by_resource_and_scope(batch, &self.resource) }
+    /// A batch as it is sent, with the number of its spans.
+    fn request(&self, batch: Vec<SpanData>) -> (u64, ExportTraceServiceRequest) {
+        let count = batch.len() as u64;
+        let resource_spans = group_spans_by_resource_and_scope(batch, &self.resource);
+        (count, ExportTraceServiceRequest { resource_spans })
     }
 }
 
