@@ -178,10 +178,8 @@ fn of_change(change: &Change, time: Timestamp, prefix: &str) -> Option<Value> {
                 (Some(_), true) => "created",
                 (Some(_), false) => "updated",
             };
-            let mut line = Map::from_iter([
-                ("key".to_owned(), Value::from(item.key.clone())),
-                ("op".to_owned(), Value::from(op)),
-            ]);
+            let mut line =
+                Map::from_iter([("key".to_owned(), Value::from(item.key.clone())), ("op".to_owned(), Value::from(op))]);
             if let Some(bytes) = &item.value {
                 value(&mut line, bytes);
             }

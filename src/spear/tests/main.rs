@@ -8,10 +8,12 @@
 )]
 
 mod access;
+mod backup;
 mod boundaries;
 mod corruption;
 mod documents;
 mod first_five_minutes;
+mod golden;
 mod hostile;
 mod in_process;
 mod kill;
