@@ -361,7 +361,7 @@ fn what_no_backup_has_is_refused_before_it_reaches_the_disk() {
         (handmade("records/00000000.jsonl", b"{}\n"), "missing field"),
         (handmade("records/00000000.jsonl", b"{}"), "last line is cut"),
         (handmade("manifest.json", b"{\"entries\":[]}"), "names other entries"),
-        (b"not a tar".repeat(100), "is not as it was written"),
+        (b"not a tar".repeat(100), "makes no sense"),
     ];
     let home = tempfile::tempdir().unwrap();
     for (more, why) in cases {

@@ -8,11 +8,13 @@
 )]
 
 mod access;
+mod backup;
 mod boundaries;
 mod command_line;
 mod corruption;
 mod documents;
 mod first_five_minutes;
+mod golden;
 mod hostile;
 mod in_process;
 mod installed;

@@ -8,7 +8,7 @@ use crate::{
 };
 
 /// The same listeners again, so that the agent finds the registry where it was.
-fn same_place(sms: &Daemon) -> Vec<String> {
+pub fn same_place(sms: &Daemon) -> Vec<String> {
     let mut args = serve("sms");
     for (flag, listener) in [("--grpc-addr", "sms/grpc"), ("--http-addr", "sms/http")] {
         let place = args.iter().position(|arg| arg == flag).unwrap();
@@ -18,7 +18,7 @@ fn same_place(sms: &Daemon) -> Vec<String> {
 }
 
 /// Prints, sleeps two seconds, prints.
-fn slow() -> Vec<u8> {
+pub fn slow() -> Vec<u8> {
     guest(
         r#"(module
           (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))

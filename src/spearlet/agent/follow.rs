@@ -206,7 +206,7 @@ impl Follow {
         if changes.is_empty() {
             self.idle(state, position).await?;
         } else {
-            self.commit(state, changes, position).await?;
+            self.commit(state, changes, position, false).await?;
         }
         broken.map_or(Ok(()), Err)
     }
@@ -257,12 +257,19 @@ impl Follow {
         changes.extend(list.assignments.into_iter().filter_map(|one| self.change(one)));
         tracing::info!(log_id = %list.cursor.log_id, rev = list.cursor.rev, assignments = wanted.len(), "listed the work");
         let position = Position { log_id: list.cursor.log_id, rev: list.cursor.rev, relist: false };
-        self.commit(state, changes, position).await
+        let renewed = state.position.is_some_and(|before| before.log_id != position.log_id);
+        self.commit(state, changes, position, renewed).await
     }
 
     /// One commit of the changes and the cursor, then action.
-    async fn commit(&self, state: &mut State, changes: Vec<Change>, mut position: Position) -> Result<Position, Fault> {
-        let doubtful = self.executor.take(changes, &mut position).await?;
+    async fn commit(
+        &self,
+        state: &mut State,
+        changes: Vec<Change>,
+        mut position: Position,
+        renewed: bool,
+    ) -> Result<Position, Fault> {
+        let doubtful = self.executor.take(changes, &mut position, renewed).await?;
         self.saved(state, position);
         for id in doubtful {
             let executor = self.executor.clone();

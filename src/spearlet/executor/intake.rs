@@ -20,6 +20,9 @@ const MOST_PRIORITIES: usize = 1024;
 /// Priorities asked for at a time.
 const ASKED_TOGETHER: usize = 16;
 
+/// Why an execution fails that the registry has forgotten the end of.
+const FORGOTTEN: &str = "it ended before the registry was restored, and its result went with the registry's newer data";
+
 /// One change of the work list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Change {
@@ -43,15 +46,23 @@ struct Plan {
     doubtful: Vec<ExecutionId>,
     /// Something did not fit and stays with the registry.
     left_behind: bool,
+    /// The registry has another log than before: it may ask for what it was told already.
+    renewed: bool,
 }
 
 impl Executor {
     /// Takes changes in: when it returns, they and `position` are on disk, and only then they were acted on.
-    /// Sets `position.relist` when something was left behind for want of room. Returns the running executions
-    /// that the registry has taken off its list without asking to cancel them; see [`Executor::check`].
-    pub(crate) async fn take(&self, changes: Vec<Change>, position: &mut Position) -> Result<Vec<ExecutionId>, Fault> {
+    /// Sets `position.relist` when something was left behind for want of room. `renewed`: the changes are a list of
+    /// another log than the position before. Returns the running executions that the registry has taken off its list
+    /// without asking to cancel them; see [`Executor::check`].
+    pub(crate) async fn take(
+        &self,
+        changes: Vec<Change>,
+        position: &mut Position,
+        renewed: bool,
+    ) -> Result<Vec<ExecutionId>, Fault> {
         let priorities = self.priorities(&changes).await;
-        let mut plan = Plan { left_behind: position.relist, ..Plan::default() };
+        let mut plan = Plan { left_behind: position.relist, renewed, ..Plan::default() };
         {
             let mut book = self.book();
             for change in changes {
@@ -88,7 +99,7 @@ impl Executor {
     fn plan(&self, book: &mut Book, plan: &mut Plan, change: Change, about: About) -> Result<(), Fault> {
         let (Change::Run { id, attempt, .. } | Change::Cancel { id, attempt, .. }) = change else { return Ok(()) };
         if book.done(id).is_some_and(|over| over >= attempt) {
-            return Ok(());
+            return if plan.renewed { self.plan_forgotten(book, plan, (id, attempt), about) } else { Ok(()) };
         }
         let known = book.get(id).map(|entry| (entry.attempt, entry.state));
         let cancel = matches!(change, Change::Cancel { .. });
@@ -139,6 +150,25 @@ impl Executor {
         let inbox = format!("{}{id}", Accepted::PREFIX);
         plan.batch = std::mem::take(&mut plan.batch).delete(inbox).put(ending.key(), encode(&ending)?);
         self.plan_end(book, plan, id, Some(State::Unreported));
+        Ok(())
+    }
+
+    /// A registry that was restored asks for what had ended here and was acknowledged before: it is not run again,
+    /// and its result is no longer here. Without a word it would stay open for ever.
+    fn plan_forgotten(
+        &self,
+        book: &mut Book,
+        plan: &mut Plan,
+        of: (ExecutionId, u32),
+        about: About,
+    ) -> Result<(), Fault> {
+        if book.get(of.0).is_some() {
+            return Ok(());
+        }
+        let ending = Ending::new(of, ExecutionStatus::Failed, Reason::NodeLost, FORGOTTEN, self.clock.wall());
+        book.insert(of.0, of.1, about, State::Ending);
+        plan.batch = std::mem::take(&mut plan.batch).put(ending.key(), encode(&ending)?);
+        self.plan_end(book, plan, of.0, Some(State::Unreported));
         Ok(())
     }
 
