@@ -25,6 +25,8 @@ use super::{
 pub struct Restore {
     target: PathBuf,
     work: PathBuf,
+    /// Directories above it that were not there, the nearest first.
+    made: Vec<PathBuf>,
     /// What is there already; held so that nobody starts in it.
     replaces: Option<Option<DataDir>>,
     building: Option<Building>,
@@ -56,12 +58,15 @@ impl Restore {
             return Err(Fault::invalid(format!("{} has no name of its own: give a directory", target.display())));
         };
         let above = target.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let made = above.ancestors().take_while(|part| !part.as_os_str().is_empty() && !part.exists());
+        let made: Vec<PathBuf> = made.map(Path::to_owned).collect();
         fs::create_dir_all(above).map_err(|error| disk("make it", above, &error))?;
         let work = above.join(format!("{}.restoring-{}", name.to_string_lossy(), LogId::new()));
         directory(&work)?;
         let mut this = Self {
             target: target.to_owned(),
             work,
+            made,
             replaces,
             building: None,
             file: None,
@@ -101,7 +106,10 @@ impl Restore {
             _ => disk("put the restored directory in its place", &self.target, &error),
         };
         let above = self.work.parent().unwrap_or(Path::new("."));
-        let sync = || File::open(above).and_then(|above| above.sync_all());
+        let sync = || {
+            let names = self.made.iter().filter_map(|made| made.parent()).filter(|above| !above.as_os_str().is_empty());
+            names.chain([above]).try_for_each(|dir| File::open(dir)?.sync_all())
+        };
         let Some(_held) = &self.replaces else {
             fs::rename(&self.work, &self.target).and_then(|()| sync()).map_err(failed)?;
             return Ok(None);
@@ -147,6 +155,10 @@ impl Drop for Restore {
         self.building = None;
         if let Err(error) = fs::remove_dir_all(&self.work) {
             tracing::warn!(path = %self.work.display(), %error, "cannot remove an unfinished restore");
+        }
+        for path in &self.made {
+            // Not if somebody else has begun to use it.
+            drop(fs::remove_dir(path));
         }
     }
 }

@@ -198,7 +198,7 @@ async fn a_flipped_bit_anywhere_is_found_and_nothing_is_restored() {
         random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let at = (random >> 33) as usize % (bytes.len() * 8);
         bytes[at / 8] ^= 1 << (at % 8);
-        restored(&bytes, &home.path().join("sms"), false).unwrap_err();
+        restored(&bytes, &home.path().join("a/b/sms"), false).unwrap_err();
         assert_eq!(fs::read_dir(home.path()).unwrap().count(), 0, "bit {at} left something");
         bytes[at / 8] ^= 1 << (at % 8);
     }
