@@ -373,9 +373,8 @@ fn check_expression(families: &BTreeMap<String, Family>, place: &str, expression
     let mut found = BTreeSet::new();
     let mut labels_there = BTreeSet::from(["instance".to_owned(), "job".to_owned(), "le".to_owned()]);
     let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    let starts =
-        ["spear_", "process_"].into_iter().flat_map(|prefix| expression.match_indices(prefix)).map(|(at, _)| at);
-    for at in starts.filter(|at| !expression[..*at].ends_with(word)) {
+    let starts = ["spear_", "process_"].into_iter().flat_map(|word| expression.match_indices(word));
+    for at in starts.map(|(at, _)| at).filter(|at| !expression[..*at].ends_with(word)) {
         let rest = &expression[at..];
         let name = rest.split(|c| !word(c)).next().unwrap();
         let samples: Vec<&Sample> =
@@ -387,8 +386,8 @@ fn check_expression(families: &BTreeMap<String, Family>, place: &str, expression
         if let Some(selector) = rest[name.len()..].strip_prefix('{') {
             for matcher in selector.split('}').next().unwrap().split(',') {
                 let label = matcher.trim().split(['=', '!']).next().unwrap().trim();
-                let has = |sample: &&&Sample| sample.labels.contains_key(label);
-                let ours = matches!(label, "instance" | "job") || samples.iter().find(has).is_some();
+                let has = |sample: &&Sample| sample.labels.contains_key(label);
+                let ours = matches!(label, "instance" | "job") || samples.iter().any(has);
                 assert!(ours, "{place}: {name} has no label {label}");
             }
         }
