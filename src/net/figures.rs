@@ -19,13 +19,15 @@ use std::{
     convert::Infallible,
     future::Future,
     pin::Pin,
-    sync::{Arc, OnceLock},
+    sync::Arc,
     task::{Context, Poll},
     time::{Duration, Instant},
 };
 use telemetry::{Counter, Counters, Gauge, Held, Histogram, Histograms, Metrics, SHORT, trace};
 use tonic::Code;
 use tower::{Layer, Service};
+
+use crate::kept::Kept;
 
 /// Label of requests that no route matched.
 const UNMATCHED: &str = "unmatched";
@@ -169,37 +171,6 @@ fn word(method: &Method) -> &'static str {
         Some(5) => "PATCH",
         Some(6) => "OPTIONS",
         _ => "other",
-    }
-}
-
-/// The first `M` things that were asked for here, found again without a lock and without allocating.
-#[derive(Debug)]
-struct Kept<K, V, const M: usize> {
-    slots: [OnceLock<(K, V)>; M],
-}
-
-impl<K, V, const M: usize> Default for Kept<K, V, M> {
-    fn default() -> Self {
-        Self { slots: [const { OnceLock::new() }; M] }
-    }
-}
-
-impl<K, V: Clone, const M: usize> Kept<K, V, M> {
-    /// The value that fits, if it is here.
-    fn find(&self, fits: impl Fn(&K) -> bool) -> Option<V> {
-        let known = self.slots.iter().map_while(OnceLock::get);
-        known.into_iter().find(|(key, _)| fits(key)).map(|(_, value)| value.clone())
-    }
-
-    /// The same, made when it is not; what does not fit in any more is made each time.
-    fn get(&self, fits: impl Fn(&K) -> bool, make: impl Fn() -> (K, V)) -> V {
-        for slot in &self.slots {
-            let (key, value) = slot.get_or_init(&make);
-            if fits(key) {
-                return value.clone();
-            }
-        }
-        make().1
     }
 }
 

@@ -40,6 +40,7 @@ mod attempts;
 mod connection;
 mod figures;
 mod front;
+mod kept;
 mod stream;
 
 pub use access::Access;

@@ -400,7 +400,8 @@ fn the_image_sets_what_the_program_knows_and_its_directories_are_in_the_volume()
     let exposed = joined.lines().find_map(|line| line.strip_prefix("EXPOSE ")).unwrap();
     let mut ports: Vec<&str> = environment.iter().filter_map(|(_, value)| value.strip_prefix("0.0.0.0:")).collect();
     let mut exposed: Vec<&str> = exposed.split_whitespace().collect();
-    (ports.sort(), exposed.sort());
+    ports.sort();
+    exposed.sort();
     assert_eq!(ports, exposed);
 }
 
