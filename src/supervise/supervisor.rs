@@ -215,7 +215,7 @@ impl ScopeStatus {
         };
         self.count += other.count;
         self.restarts += other.restarts;
-        self.last_error = other.last_error.or(self.last_error.take());
+        self.last_error = other.last_error.or_else(|| self.last_error.take());
     }
 }
 

@@ -232,16 +232,17 @@ impl Checker {
     fn header(&mut self, to: &mut dyn Receiver) -> Result<(), Fault> {
         let block = std::mem::take(&mut self.buffer);
         let begins = self.at - BLOCK as u64;
-        let wrong = |what: &str| Err(damaged(format!("the header at byte {begins} {what}")));
+        let begun = self.head.is_some();
+        let wrong = |what: &str| match begun {
+            true => Err(damaged(format!("the header at byte {begins} {what}"))),
+            false => Err(damaged("it does not begin as one")),
+        };
         let header = Header::from_byte_slice(&block);
         let path = String::from_utf8_lossy(&header.path_bytes()).into_owned();
         let (Ok(bytes), Ok(time)) = (header.size(), header.mtime()) else { return wrong("makes no sense") };
         let seconds = self.head.as_ref().map_or(time, format::seconds);
         if !format::header(&path, bytes, seconds).is_ok_and(|wanted| wanted[..] == block[..]) {
-            return match self.head {
-                None => Err(damaged("it does not begin as one")),
-                Some(_) => wrong("is not as it was written"),
-            };
+            return wrong("is not as it was written");
         }
         let part = match &*path {
             HEAD => Part::Head,
@@ -251,7 +252,7 @@ impl Checker {
             path if is_file_path(path) => Part::File,
             _ => return wrong("names something that no backup has"),
         };
-        let before = self.entries.last().and_then(|_| self.current.as_ref()).map(|current| current.part);
+        let before = self.entries.last().and(self.current.as_ref()).map(|current| current.part);
         let in_order = match (before, part) {
             (None, part) => part == Part::Head,
             (Some(before), Part::Records | Part::File) => before <= part,

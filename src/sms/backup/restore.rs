@@ -57,7 +57,7 @@ impl Restore {
         let Some(name) = target.file_name() else {
             return Err(Fault::invalid(format!("{} has no name of its own: give a directory", target.display())));
         };
-        let above = target.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let above = target.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
         let made = above.ancestors().take_while(|part| !part.as_os_str().is_empty() && !part.exists());
         let made: Vec<PathBuf> = made.map(Path::to_owned).collect();
         fs::create_dir_all(above).map_err(|error| disk("make it", above, &error))?;
@@ -105,7 +105,7 @@ impl Restore {
             }
             _ => disk("put the restored directory in its place", &self.target, &error),
         };
-        let above = self.work.parent().unwrap_or(Path::new("."));
+        let above = self.work.parent().unwrap_or_else(|| Path::new("."));
         let sync = || {
             let names = self.made.iter().filter_map(|made| made.parent()).filter(|above| !above.as_os_str().is_empty());
             names.chain([above]).try_for_each(|dir| File::open(dir)?.sync_all())

@@ -31,7 +31,10 @@ use crate::stopped::Stopped;
 /// With --data-dir, the directory of a registry or an agent that is stopped. Of an agent, its objects and its
 /// identity are kept: work, artifacts and compiled modules come back from the registry.
 #[derive(Args, Clone, Debug)]
-#[command(args_conflicts_with_subcommands = true)]
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_help = "Examples:\n  spear backup -O spear.tar\n  spear backup verify spear.tar"
+)]
 pub(super) struct Backup {
     #[command(subcommand)]
     command: Option<BackupCommand>,

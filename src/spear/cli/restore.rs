@@ -16,6 +16,7 @@ use crate::stopped::Stopped;
 /// anew, so that agents and readers of events list again. The token of the API is not in a backup: copy it to
 /// DIR/token before the start, or a new one is made where one is needed.
 #[derive(Args, Clone, Debug)]
+#[command(after_help = "Examples:\n  spear restore spear.tar --data-dir ./data/sms")]
 pub(super) struct Restore {
     /// The archive, or - for standard input
     file: PathBuf,

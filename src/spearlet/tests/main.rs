@@ -113,6 +113,7 @@ async fn every_operation_of_the_document_is_served() {
         "DELETE /objects/{key}",
         "DELETE /objects/{key}/pin",
         "DELETE /objects/{key}/refs",
+        "GET /api/v1/status",
         "GET /health",
         "GET /objects",
         "GET /objects/{key}",

@@ -162,8 +162,11 @@ impl Link {
     }
 }
 
+/// A header of a call.
+type Header = (MetadataKey<Ascii>, MetadataValue<Ascii>);
+
 /// `name=value,name=value`, the values percent-encoded where they must be.
-fn parse(headers: &str) -> Result<Vec<(MetadataKey<Ascii>, MetadataValue<Ascii>)>, Error> {
+fn parse(headers: &str) -> Result<Vec<Header>, Error> {
     let entries = headers.split(',').enumerate().filter(|(_, entry)| !entry.trim().is_empty());
     entries
         .map(|(index, entry)| {
