@@ -228,7 +228,7 @@ impl Part {
     fn keep(self) -> io::Result<()> {
         self.file.sync_all()?;
         fs::rename(&self.part, &self.place)?;
-        let above = self.place.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let above = self.place.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
         File::open(above)?.sync_all()
     }
 }

@@ -85,7 +85,7 @@ impl Simulate {
             http: self.sms_http_addr.clone(),
             token,
             nodes: self.nodes,
-            connections: self.connections.unwrap_or(self.nodes.div_ceil(10)),
+            connections: self.connections.unwrap_or_else(|| self.nodes.div_ceil(10)),
             workers: self.workers.unwrap_or(self.nodes),
             interval: self.interval,
             ramp: self.ramp.unwrap_or(self.interval),

@@ -108,6 +108,9 @@ fn named(name: &str) -> bool {
         && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
 }
 
+/// The buckets of a histogram, and its count.
+type Buckets = (Vec<(f64, f64)>, Option<f64>);
+
 /// The rules of the house for names, help, units and histograms.
 fn check_conventions(families: &BTreeMap<String, Family>) {
     for (name, family) in families {
@@ -137,7 +140,7 @@ fn check_conventions(families: &BTreeMap<String, Family>) {
 }
 
 fn check_histogram(name: &str, family: &Family) {
-    let mut series: BTreeMap<BTreeMap<String, String>, (Vec<(f64, f64)>, Option<f64>)> = BTreeMap::new();
+    let mut series: BTreeMap<BTreeMap<String, String>, Buckets> = BTreeMap::new();
     for sample in &family.samples {
         let mut labels = sample.labels.clone();
         let bound = labels.remove("le");
