@@ -143,7 +143,12 @@ async fn what_was_backed_up_is_restored_as_it_was_under_a_new_log() {
     let store = Stopped::open(&target).unwrap();
     assert_eq!((store.log_id(), store.head(), store.floor()), (done.log_id, head, head));
     let mut after = Vec::new();
-    store.records::<store::Error>("", |record| Ok(after.push(record.unwrap()))).unwrap();
+    store
+        .records::<store::Error>("", |record| {
+            after.push(record.unwrap());
+            Ok(())
+        })
+        .unwrap();
     assert_eq!(after, before);
     for (path, bytes) in &found.files {
         assert_eq!(fs::read(target.join(path)).unwrap(), *bytes, "{path}");

@@ -8,7 +8,7 @@
 //! The exporters of the SDK run on threads and timers of their own, which nobody could name, restart or stop in
 //! order; so only its spans are used, and what is above is done by two tasks of a scope. (The connection's own task
 //! is tonic's; it ends with the channel.) A collector that is away costs nothing but its data: a batch is tried
-//! [`TRIES`] times, then dropped and counted; nothing waits for it. When their phase stops, the tasks get one last
+//! a few times, then dropped and counted; nothing waits for it. When their phase stops, the tasks get one last
 //! try, within the time they are given.
 
 mod figures;
