@@ -37,7 +37,8 @@ async fn values_are_written_read_and_removed() {
     for (backend, store, _dir) in each().await {
         assert_eq!(store.get("a").await.unwrap(), None, "{backend}");
         assert!(!store.exists("a").await.unwrap() && !store.delete("a").await.unwrap(), "{backend}");
-        store.put(&"a".to_string(), &b"1".to_vec()).await.unwrap();
+        let (key, value) = (String::from("a"), Vec::from(*b"1"));
+        store.put(&key, &value).await.unwrap();
         store.put("a", &[0, 255]).await.unwrap();
         store.put("empty", b"").await.unwrap();
         assert_eq!(store.get("a").await.unwrap(), Some(vec![0, 255]), "{backend}");

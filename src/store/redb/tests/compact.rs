@@ -44,8 +44,16 @@ struct Content {
 fn content(dir: &Path) -> Content {
     let store = Stopped::open(dir).unwrap();
     let (mut records, mut changes) = (Vec::new(), Vec::new());
-    store.records::<Error>("", |record| Ok(records.push(record.unwrap()))).unwrap();
-    store.changes::<Error>(0, |change| Ok(changes.push(change.unwrap()))).unwrap();
+    let read = store.records::<Error>("", |record| {
+        records.push(record.unwrap());
+        Ok(())
+    });
+    read.unwrap();
+    let read = store.changes::<Error>(0, |change| {
+        changes.push(change.unwrap());
+        Ok(())
+    });
+    read.unwrap();
     Content { log_id: store.log_id(), floor: store.floor(), head: store.head(), records, changes }
 }
 
@@ -124,7 +132,11 @@ async fn a_damaged_store_is_not_compacted_but_left_as_it_is() {
     let path = dir.path().join(FILE);
     let store = Stopped::open(dir.path()).unwrap();
     let mut needle = None;
-    store.records::<Error>("", |record| Ok(needle = Some(record.unwrap().key))).unwrap();
+    let read = store.records::<Error>("", |record| {
+        needle = Some(record.unwrap().key);
+        Ok(())
+    });
+    read.unwrap();
     drop(store);
     let (bytes, needle) = (fs::read(&path).unwrap(), needle.unwrap());
     let at = bytes.windows(needle.len()).rposition(|window| window == needle.as_bytes()).unwrap();
