@@ -8,7 +8,7 @@ use futures_util::{StreamExt, TryStreamExt, stream::BoxStream};
 use std::{collections::BTreeMap, time::Duration};
 use types::{ExecutionId, Fault, FileId, FileRecord, NodeId, NodeResource, Task, TaskId, Timestamp};
 
-use net::{Token, channel::Channel, client::Fetcher};
+use net::{Credential, channel::Channel, client::Fetcher};
 
 use crate::{
     control::{
@@ -31,17 +31,17 @@ pub struct RemoteControl {
     files: Fetcher,
     /// `http://host:port` of the registry's gateway.
     http: String,
-    token: Option<Token>,
+    credential: Credential,
 }
 
 impl RemoteControl {
     /// Over a channel that connects when it is used; `http_addr` is the `host:port` of the registry's gateway and
     /// `files` must be allowed to reach it.
-    pub fn new(channel: Channel, http_addr: &str, files: Fetcher, token: Option<Token>) -> Self {
+    pub fn new(channel: Channel, http_addr: &str, files: Fetcher, credential: impl Into<Credential>) -> Self {
         let client = AgentServiceClient::new(channel)
             .max_decoding_message_size(MOST_MESSAGE)
             .max_encoding_message_size(MOST_MESSAGE);
-        Self { client, files, http: format!("http://{http_addr}"), token }
+        Self { client, files, http: format!("http://{http_addr}"), credential: credential.into() }
     }
 }
 
@@ -158,7 +158,7 @@ impl Control for RemoteControl {
 
     async fn open_file(&self, file: FileId) -> Result<FileStream, Fault> {
         let url = format!("{}/api/v1/files/{file}", self.http);
-        let download = self.files.get(&url, self.token.as_ref()).await?;
+        let download = self.files.get(&url, self.credential.get().as_ref()).await?;
         // The gateway's ETag is the file's sha256: what arrives can be checked against what was uploaded.
         let sha256 = download.etag.as_deref().map(|etag| etag.trim_matches('"').to_owned()).unwrap_or_default();
         let record = FileRecord {

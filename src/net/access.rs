@@ -14,7 +14,7 @@
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use std::{
     net::{IpAddr, SocketAddr},
-    sync::Arc,
+    sync::{Arc, RwLock},
     time::Duration,
 };
 use types::{ErrorKind, Fault};
@@ -30,12 +30,18 @@ use crate::{
 const HEALTH_PATHS: [&str; 5] = ["/health", "/livez", "/readyz", "/healthz", "/startupz"];
 const HEALTH_SERVICE: &str = "/grpc.health.v1.Health/";
 
-/// Who may come in through one listener. Cheap to clone; clones share their count of failed attempts.
+/// Who may come in through one listener. Cheap to clone; clones share their rules and their count of failed
+/// attempts.
 #[derive(Clone, Debug)]
 pub struct Access {
-    rule: Rule,
-    extra_hosts: Arc<[Authority]>,
+    rules: Arc<RwLock<Arc<Rules>>>,
     attempts: Arc<Attempts>,
+}
+
+#[derive(Clone, Debug)]
+struct Rules {
+    rule: Rule,
+    extra_hosts: Vec<Authority>,
 }
 
 #[derive(Clone, Debug)]
@@ -74,39 +80,74 @@ impl Access {
     }
 
     /// More hosts, for a reverse proxy: allowed as `Host` and as `Origin`.
-    pub fn allow_hosts<T: AsRef<str>>(mut self, hosts: impl IntoIterator<Item = T>) -> Self {
-        let mut all: Vec<_> = self.extra_hosts.to_vec();
+    pub fn allow_hosts<T: AsRef<str>>(self, hosts: impl IntoIterator<Item = T>) -> Self {
+        let mut rules = Rules::clone(&self.rules());
         for host in hosts {
             match Authority::parse(host.as_ref().trim()) {
-                Some(host) => all.push(host),
+                Some(host) => rules.extra_hosts.push(host),
                 None => tracing::warn!(host = host.as_ref(), "not a host, hence never allowed"),
             }
         }
-        self.extra_hosts = all.into();
-        self
+        Self { rules: Arc::new(RwLock::new(Arc::new(rules))), attempts: self.attempts }
+    }
+
+    /// Takes over the rules of another, for this and all its clones: what comes in from now on is judged by them.
+    pub fn replace(&self, with: &Self) {
+        let rules = with.rules();
+        *self.rules.write().unwrap_or_else(|broken| broken.into_inner()) = rules;
     }
 
     /// Is a token needed?
     pub fn needs_token(&self) -> bool {
-        matches!(self.rule, Rule::Token(_))
+        matches!(self.rules().rule, Rule::Token(_))
     }
 
     fn of(rule: Rule) -> Self {
-        Self { rule, extra_hosts: Arc::new([]), attempts: Arc::default() }
+        let rules = Rules { rule, extra_hosts: Vec::new() };
+        Self { rules: Arc::new(RwLock::new(Arc::new(rules))), attempts: Arc::default() }
+    }
+
+    fn rules(&self) -> Arc<Rules> {
+        self.rules.read().unwrap_or_else(|broken| broken.into_inner()).clone()
     }
 
     pub(crate) fn check(&self, visit: &Visit<'_>) -> Result<(), Problem> {
-        let host = host(visit)?;
-        if matches!(self.rule, Rule::Loopback) {
-            self.check_loopback(visit, host.as_ref())?;
+        let (rules, host) = (self.rules(), host(visit)?);
+        if matches!(rules.rule, Rule::Loopback) {
+            rules.check_loopback(visit, host.as_ref())?;
         }
-        self.check_origin(visit, host.as_ref())?;
-        match &self.rule {
+        rules.check_origin(visit, host.as_ref())?;
+        match &rules.rule {
             Rule::Token(token) if !is_health(visit.uri.path()) => self.check_token(visit, token),
             _ => Ok(()),
         }
     }
 
+    fn check_token(&self, visit: &Visit<'_>, token: &Token) -> Result<(), Problem> {
+        let mut given = visit.headers.get_all(header::AUTHORIZATION).iter();
+        let (Some(value), None) = (given.next(), given.next()) else {
+            return Err(unauthenticated("this listener needs a token: Authorization: Bearer <token>", "Bearer"));
+        };
+        let wait = self.attempts.wait(visit.peer);
+        // A proxy or an agent with an old token shares loopback with everybody; shutting the address out
+        // as a whole would be a way to shut out its owner.
+        if let Some(wait) = wait
+            && !visit.peer.to_canonical().is_loopback()
+        {
+            return Err(too_many(wait));
+        }
+        if bearer(value).is_some_and(|given| token.matches(given)) {
+            return Ok(());
+        }
+        if let Some(wait) = wait {
+            return Err(too_many(wait));
+        }
+        self.attempts.count(visit.peer);
+        Err(unauthenticated("the token is wrong", "Bearer error=\"invalid_token\""))
+    }
+}
+
+impl Rules {
     fn check_loopback(&self, visit: &Visit<'_>, host: Option<&Authority>) -> Result<(), Problem> {
         if !visit.peer.to_canonical().is_loopback() {
             return Err(denied("LOOPBACK_ONLY", "without a token only this machine is let in"));
@@ -145,29 +186,6 @@ impl Access {
             && origin.host.is_loopback()
             && origin.port == visit.local.port();
         same || alias || self.extra_hosts.iter().any(|extra| extra.covers(&origin.host, port))
-    }
-
-    fn check_token(&self, visit: &Visit<'_>, token: &Token) -> Result<(), Problem> {
-        let mut given = visit.headers.get_all(header::AUTHORIZATION).iter();
-        let (Some(value), None) = (given.next(), given.next()) else {
-            return Err(unauthenticated("this listener needs a token: Authorization: Bearer <token>", "Bearer"));
-        };
-        let wait = self.attempts.wait(visit.peer);
-        // A proxy or an agent with an old token shares loopback with everybody; shutting the address out
-        // as a whole would be a way to shut out its owner.
-        if let Some(wait) = wait
-            && !visit.peer.to_canonical().is_loopback()
-        {
-            return Err(too_many(wait));
-        }
-        if bearer(value).is_some_and(|given| token.matches(given)) {
-            return Ok(());
-        }
-        if let Some(wait) = wait {
-            return Err(too_many(wait));
-        }
-        self.attempts.count(visit.peer);
-        Err(unauthenticated("the token is wrong", "Bearer error=\"invalid_token\""))
     }
 }
 

@@ -3,13 +3,13 @@
 use std::time::Duration;
 use tonic::{
     Request, Status,
-    metadata::{Ascii, MetadataValue},
+    metadata::MetadataValue,
     service::{Interceptor, interceptor::InterceptedService},
     transport::{Certificate, ClientTlsConfig, Endpoint},
 };
 use types::Fault;
 
-use crate::token::Token;
+use crate::credential::Credential;
 
 /// A channel that connects when it is first used, reconnects by itself and presents the token. Cheap to
 /// clone; clones share one connection.
@@ -42,29 +42,26 @@ impl Default for ConnectOptions {
     }
 }
 
-/// Adds the bearer token to every call.
+/// Adds the bearer token to every call, as it is at the time of the call.
 #[derive(Clone, Debug)]
 pub struct Bearer {
-    header: Option<MetadataValue<Ascii>>,
+    credential: Credential,
 }
 
 impl Bearer {
     /// Of a token; none: nothing is added.
-    pub fn new(token: Option<Token>) -> Self {
-        let header = token.map(|token| {
-            let mut value =
-                MetadataValue::try_from(format!("Bearer {}", token.expose())).expect("a token is visible ASCII");
-            value.set_sensitive(true);
-            value
-        });
-        Self { header }
+    pub fn new(credential: impl Into<Credential>) -> Self {
+        Self { credential: credential.into() }
     }
 }
 
 impl Interceptor for Bearer {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        if let Some(header) = &self.header {
-            request.metadata_mut().insert("authorization", header.clone());
+        if let Some(token) = self.credential.get() {
+            let text = format!("Bearer {}", token.expose());
+            let mut value = MetadataValue::try_from(text).expect("a token is visible ASCII");
+            value.set_sensitive(true);
+            request.metadata_mut().insert("authorization", value);
         }
         Ok(request)
     }
@@ -75,7 +72,7 @@ impl Interceptor for Bearer {
 ///
 /// # Errors
 /// The address is not one, or `https` lacks a certificate authority.
-pub fn connect(addr: &str, token: Option<Token>, options: ConnectOptions) -> Result<Channel, Fault> {
+pub fn connect(addr: &str, credential: impl Into<Credential>, options: ConnectOptions) -> Result<Channel, Fault> {
     let invalid = |detail: &str| Fault::invalid(format!("{addr:?} is not the address of a gRPC server: {detail}"));
     let url = if addr.contains("://") { addr.to_owned() } else { format!("http://{addr}") };
     let uri: http::Uri = url.parse().map_err(|_| invalid("write host:port or http://host:port"))?;
@@ -107,5 +104,5 @@ pub fn connect(addr: &str, token: Option<Token>, options: ConnectOptions) -> Res
         let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(authority));
         endpoint = endpoint.tls_config(tls).map_err(|error| invalid(&error.to_string()))?;
     }
-    Ok(Channel::new(endpoint.connect_lazy(), Bearer::new(token)))
+    Ok(Channel::new(endpoint.connect_lazy(), Bearer::new(credential)))
 }

@@ -20,6 +20,7 @@ pub mod address;
 pub mod authority;
 pub mod channel;
 pub mod client;
+pub mod credential;
 pub mod crypto;
 pub mod extract;
 pub mod file;
@@ -45,6 +46,7 @@ mod stream;
 
 pub use access::Access;
 pub use client::{Download, FetchRules, Fetcher};
+pub use credential::Credential;
 pub use crypto::install_crypto;
 pub use file::FileBody;
 pub use front::RequestId;

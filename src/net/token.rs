@@ -128,6 +128,11 @@ impl Token {
         given.ct_eq(&self.digest).into()
     }
 
+    /// Is it the same token?
+    pub fn is(&self, other: &Self) -> bool {
+        self.digest.ct_eq(&other.digest).into()
+    }
+
     /// The text itself, to show once or to send.
     pub fn expose(&self) -> &str {
         self.text.expose_secret()

@@ -75,7 +75,7 @@ fn routes() -> OpenApiRouter<Sms> {
 pub(crate) fn http(sms: &Sms) -> Router {
     let (router, openapi) = routes().split_for_parts();
     let router = router.with_state(sms.clone());
-    if sms.config.enable_swagger { router.merge(net::openapi::swagger(openapi)) } else { router }
+    if sms.config.get().enable_swagger { router.merge(net::openapi::swagger(openapi)) } else { router }
 }
 
 pub(crate) fn grpc(sms: &Sms) -> Result<Router, Fault> {

@@ -24,7 +24,7 @@ use axum::Router;
 use bus::Bus;
 use std::{path::PathBuf, sync::Arc, time::Duration};
 use store::Store;
-use supervise::{Phase, Supervisor};
+use supervise::{Live, Phase, Supervisor};
 use types::{Clock, Fault};
 
 /// What the registry is built from.
@@ -39,8 +39,8 @@ pub struct Deps {
     pub data_dir: PathBuf,
     /// The process that this is part of, for its status.
     pub process: net::Process,
-    /// Settings.
-    pub config: Config,
+    /// Settings; a change takes effect with what is done next.
+    pub config: Live<Config>,
 }
 
 /// Settings of the registry.
@@ -95,7 +95,7 @@ pub struct Sms {
     pub(crate) backups: Arc<backup::Backups>,
     pub(crate) data_dir: Arc<std::path::Path>,
     pub(crate) bus: Bus,
-    pub(crate) config: Arc<Config>,
+    pub(crate) config: Live<Config>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) process: net::Process,
     pub(crate) health: tonic_health::server::HealthReporter,
@@ -110,11 +110,12 @@ impl Sms {
     /// When the store or the data directory cannot be read.
     pub async fn start(deps: Deps, supervisor: &Supervisor) -> Result<Self, Fault> {
         let scope = supervisor.scope(Phase::Work, "sms");
-        let config = Arc::new(deps.config);
+        let config = deps.config;
         let (store, bus, clock) = (deps.store, deps.bus, deps.clock);
         let nodes = nodes::Service::start(&store, &bus, clock.clone(), config.clone(), &scope).await?;
         let files =
-            files::Service::start(&store, &bus, (clock.clone(), &config), deps.data_dir.join("files"), &scope).await?;
+            files::Service::start(&store, &bus, (clock.clone(), config.clone()), deps.data_dir.join("files"), &scope)
+                .await?;
         let logs = deps.data_dir.join("logs");
         let executions = executions::Service::start(
             executions::Deps {
@@ -146,6 +147,14 @@ impl Sms {
     /// What agents in this process use.
     pub fn control(&self) -> Arc<dyn api::Control> {
         Arc::new(control::LocalControl::new(self.clone()))
+    }
+
+    /// Can files be uploaded and read? For readiness: none when they can, else the reason.
+    pub async fn files_not_ready(&self) -> Option<String> {
+        match self.files.is_there().await {
+            Err(error) => Some(format!("the directory of files cannot be used: {error}")),
+            Ok(()) => self.files.room(0).await.err().map(|fault| fault.message),
+        }
     }
 
     /// The REST routes, with OpenAPI and Swagger when enabled; health routes are the caller's.

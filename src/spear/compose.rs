@@ -5,22 +5,27 @@
 //! ```
 //! With both roles in one process the agent gets the registry as an object; alone, a gRPC client of the same trait.
 
-use net::{Access, Listener, Process, ServeOptions, Sockets, Token, readiness::Readiness};
+use net::{Access, Listener, Process, ServeOptions, Sockets, readiness::Readiness};
 use runtime::Runtimes;
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 use store::{DataDir, Store};
-use supervise::{OnError, Phase, Scope, Supervisor};
+use supervise::{Changer, Live, Phase, Scope, Supervisor};
 use telemetry::Metrics;
 use types::{Clock, SystemClock};
 
 use crate::{
-    config::{Engine, Listen, Resolved, SmsSettings, SpearletSettings, TokenSource, WasmSettings},
+    config::{Engine, Listen, Resolved, SmsSettings, SpearletSettings, WasmSettings},
+    doors::Doors,
     instruments::Instruments,
+    ready,
+    reload::{Followers, InForce, Reload, Reloads},
     stopped::Stopped,
 };
 
 /// Where the registry's REST interface is when nobody says otherwise.
 const SMS_HTTP: &str = "127.0.0.1:8080";
+
+pub use crate::doors::MadeToken;
 
 /// Where a running process can be reached, for banners and tests.
 #[derive(Clone, Debug, Default)]
@@ -29,17 +34,6 @@ pub struct Running {
     pub listeners: Vec<(&'static str, SocketAddr)>,
     /// A token that was made or found by ourselves, and the file it is kept in.
     pub token: Option<MadeToken>,
-}
-
-/// A token that no setting names.
-#[derive(Clone, Debug)]
-pub struct MadeToken {
-    /// The token.
-    pub token: Token,
-    /// Where it is kept.
-    pub path: PathBuf,
-    /// Was it made just now?
-    pub new: bool,
 }
 
 impl Running {
@@ -63,39 +57,35 @@ struct House {
     metrics: Metrics,
     /// Is `/metrics` served?
     metrics_shown: bool,
-    token: Option<Token>,
-    insecure: bool,
-    allowed_hosts: Vec<String>,
+    doors: Doors,
     program: PathBuf,
     running: Running,
+    sms: Option<Changer<sms::Config>>,
+    spearlet: Option<(Changer<spearlet::Config>, spearlet::Config)>,
 }
 
-/// Runs the roles until `signal`; tells `ready` where they listen as soon as they answer. `program` is the path of
-/// this binary: modules are compiled in children of it.
+/// What a process is started with.
+pub struct Start {
+    /// Roles and their settings.
+    pub settings: Resolved,
+    /// What watches it; logging was started with them.
+    pub instruments: Instruments,
+    /// When and how settings are read again.
+    pub reloads: Reloads,
+    /// The path of this binary: modules are compiled in children of it.
+    pub program: PathBuf,
+}
+
+/// Runs the roles until `signal`; tells `ready` where they listen as soon as they answer.
 ///
 /// # Errors
 /// Why the process could not start or had to end, with its exit code.
 pub async fn serve(
-    settings: Resolved,
-    program: PathBuf,
+    start: Start,
     signal: impl Future<Output = ()>,
     ready: impl FnOnce(&Running),
 ) -> Result<(), Stopped> {
-    let instruments = Instruments::new(&settings)?;
-    watched(settings, instruments, program, signal, ready).await
-}
-
-/// The same, with instruments that logging was started with.
-///
-/// # Errors
-/// Why the process could not start or had to end, with its exit code.
-pub async fn watched(
-    settings: Resolved,
-    instruments: Instruments,
-    program: PathBuf,
-    signal: impl Future<Output = ()>,
-    ready: impl FnOnce(&Running),
-) -> Result<(), Stopped> {
+    let Start { settings, instruments, reloads, program } = start;
     let supervisor = Supervisor::new(settings.shutdown);
     let readiness = Readiness::new().until(supervisor.stopping());
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
@@ -104,11 +94,11 @@ pub async fn watched(
         metrics_shown: settings.watching.metrics,
         readiness,
         clock,
-        token: configured_token(&settings.auth.token)?,
-        insecure: settings.auth.insecure_no_auth,
-        allowed_hosts: settings.auth.allowed_hosts,
+        doors: Doors::new(&settings.auth)?,
         program,
         running: Running::default(),
+        sms: None,
+        spearlet: None,
         supervisor,
     };
     let sms_sockets = match &settings.sms {
@@ -129,6 +119,15 @@ pub async fn watched(
     if let (Some(agent), Some(sockets)) = (settings.spearlet, agent_sockets) {
         house.start_spearlet(agent, sockets, local, (&process, &mut stores)).await?;
     }
+    house.running.token = house.doors.made();
+    let in_force = InForce { effective: settings.effective, level: settings.log.level, warned: settings.warnings };
+    let supervisor = house.supervisor.clone();
+    let followers =
+        Followers { doors: house.doors, sms: house.sms, spearlet: house.spearlet, supervisor: supervisor.clone() };
+    let reload = Reload::new(reloads, followers, in_force);
+    let scope = supervisor.scope(Phase::Intake, "process");
+    let stop = scope.stop();
+    scope.spawn_once("reload", reload.run(stop));
     house.supervisor.watchdog();
     house.supervisor.ready();
     for (listener, address) in &house.running.listeners {
@@ -144,17 +143,6 @@ pub async fn watched(
     }
 }
 
-fn configured_token(source: &TokenSource) -> Result<Option<Token>, Stopped> {
-    match source {
-        TokenSource::None => Ok(None),
-        TokenSource::File(path) => Token::from_file(path).map(Some).map_err(Stopped::usage),
-        TokenSource::Text(text) => {
-            use secrecy::ExposeSecret;
-            Token::from_text(text.expose_secret()).map(Some).map_err(Stopped::usage)
-        }
-    }
-}
-
 impl House {
     async fn bind(&mut self, grpc: (&'static str, &Listen), http: (&'static str, &Listen)) -> Result<Pair, Stopped> {
         let grpc = Sockets::bind(grpc.0, &grpc.1.setting, grpc.1.addr).await.map_err(Stopped::bind)?;
@@ -163,25 +151,6 @@ impl House {
             self.running.listeners.push((listener.name(), listener.local_addr()));
         }
         Ok(Pair { grpc, http })
-    }
-
-    /// Who may come in: without a configured token, loopback is open and everything else wants the token that is
-    /// kept in the data directory.
-    fn access(&mut self, listener: &Listener, data: &DataDir) -> Result<Access, Stopped> {
-        if self.insecure {
-            tracing::warn!(listener = listener.name(), "insecure: anybody who reaches this address may do anything");
-            return Ok(Access::open("--insecure-no-auth"));
-        }
-        if let Some(token) = &self.token {
-            return Ok(Access::token(token.clone()).allow_hosts(&self.allowed_hosts));
-        }
-        if listener.is_loopback() {
-            return Ok(Access::loopback(&self.allowed_hosts));
-        }
-        let (token, path, new) = Token::load_or_create(data.path(), "token").map_err(Stopped::usage)?;
-        tracing::info!(listener = listener.name(), token_file = %path.display(), new, "callers need the token in this file");
-        self.running.token = Some(MadeToken { token: token.clone(), path, new });
-        Ok(Access::token(token))
     }
 
     async fn open_store(&self, data: &DataDir, engine: Engine, name: &str) -> Result<Store, Stopped> {
@@ -205,26 +174,34 @@ impl House {
         stores: &mut Vec<Store>,
     ) -> Result<Arc<dyn api::Control>, Stopped> {
         let data = DataDir::open(&settings.data_dir).map_err(Stopped::store)?;
-        let access = (self.access(&sockets.grpc, &data)?, self.access(&sockets.http, &data)?);
+        let access = (self.doors.open(&sockets.grpc, data.path())?, self.doors.open(&sockets.http, data.path())?);
         let store = self.open_store(&data, settings.engine, "sms/store").await?;
+        let on_disk = (settings.engine == Engine::Redb).then(|| data.path().to_owned());
         stores.push(store.clone());
         store.measure(&self.metrics, "sms");
         let bus = bus::Bus::start(&store, &self.supervisor.scope(Phase::Bus, "sms/bus"));
         bus.measure(&self.metrics, "sms");
         let retention = self.supervisor.scope(Phase::Store, "sms/store");
         store::retention::start(&store, &retention, self.clock.clone(), store::Retention::default());
-        let storage = self.readiness.check("sms/store");
+        let (changer, config) = Live::new(settings.config);
+        self.sms = Some(changer);
         let deps = sms::Deps {
             store: store.clone(),
             bus,
             clock: self.clock.clone(),
             data_dir: data.path().to_owned(),
             process: process.clone(),
-            config: settings.config,
+            config,
         };
         let sms = sms::Sms::start(deps, &self.supervisor).await.map_err(Stopped::fault)?;
         sms.measure(&self.metrics);
-        storage.set_ready();
+        let scope = self.supervisor.scope(Phase::Report, "sms");
+        ready::watch_store(&self.readiness, &scope, "sms/store", &store, on_disk);
+        let asked = sms.clone();
+        ready::watch(&self.readiness, &scope, "sms/files", move || {
+            let sms = asked.clone();
+            async move { sms.files_not_ready().await }
+        });
         let control = sms.control();
         let http = sms.http().merge(self.beside());
         self.open_doors(sockets, access, http, sms.grpc().map_err(Stopped::fault)?);
@@ -239,7 +216,7 @@ impl House {
         (process, stores): (&Process, &mut Vec<Store>),
     ) -> Result<(), Stopped> {
         let data = DataDir::open(&settings.data_dir).map_err(Stopped::store)?;
-        let access = (self.access(&sockets.grpc, &data)?, self.access(&sockets.http, &data)?);
+        let access = (self.doors.open(&sockets.grpc, data.path())?, self.doors.open(&sockets.http, data.path())?);
         let store = self.open_store(&data, Engine::Redb, "spearlet/store").await?;
         stores.push(store.clone());
         store.measure(&self.metrics, "spearlet");
@@ -251,19 +228,24 @@ impl House {
             (None, Some(grpc)) => Some(self.remote(grpc, settings.sms_http_addr.as_deref().unwrap_or(SMS_HTTP))?),
             (None, None) => None,
         };
+        let (changer, config) = Live::new(settings.config.clone());
+        self.spearlet = Some((changer, settings.config));
         let deps = spearlet::Deps {
             control,
             runtimes: Runtimes::new().with(Arc::new(wasm)),
-            store,
+            store: store.clone(),
             clock: self.clock.clone(),
             data_dir: data.path().to_owned(),
             addresses: spearlet::Addresses { grpc: sockets.grpc.local_addr(), http: sockets.http.local_addr() },
             process: process.clone(),
-            config: settings.config,
+            config,
         };
         let agent = spearlet::Spearlet::start(deps, &self.supervisor).await.map_err(Stopped::fault)?;
         agent.measure(&self.metrics);
-        self.watch_registry(&agent);
+        let scope = self.supervisor.scope(Phase::Report, "spearlet");
+        ready::watch_store(&self.readiness, &scope, "spearlet/store", &store, Some(data.path().to_owned()));
+        let asked = agent.clone();
+        ready::watch(&self.readiness, &scope, "spearlet/registry", move || std::future::ready(asked.not_ready()));
         let http = agent.http().merge(self.beside());
         self.open_doors(sockets, access, http, agent.grpc().map_err(Stopped::fault)?);
         Ok(())
@@ -283,7 +265,7 @@ impl House {
 
     /// A registry in another process.
     fn remote(&self, grpc: &str, http: &str) -> Result<Arc<dyn api::Control>, Stopped> {
-        let channel = net::channel::connect(grpc, self.token.clone(), net::channel::ConnectOptions::default());
+        let channel = net::channel::connect(grpc, self.doors.credential(), net::channel::ConnectOptions::default());
         let rules = net::client::FetchRules {
             allow_http: true,
             allow_hosts: vec![http.to_owned()],
@@ -292,34 +274,13 @@ impl House {
         };
         let files = net::client::Fetcher::new(rules).map_err(Stopped::fault)?;
         let channel = channel.map_err(Stopped::fault)?;
-        Ok(Arc::new(api::grpc::RemoteControl::new(channel, http, files, self.token.clone())))
+        Ok(Arc::new(api::grpc::RemoteControl::new(channel, http, files, self.doors.credential())))
     }
 
     /// Routes of every HTTP listener: probes and figures.
     fn beside(&self) -> axum::Router {
         let probes = self.readiness.router();
         if self.metrics_shown { probes.merge(net::metrics::router(&self.metrics)) } else { probes }
-    }
-
-    /// Readiness follows the agent's connection.
-    fn watch_registry(&self, agent: &spearlet::Spearlet) {
-        let (check, agent) = (self.readiness.check("spearlet/registry"), agent.clone());
-        self.supervisor.scope(Phase::Report, "spearlet").spawn("readiness", OnError::Log, move |stop| {
-            let (check, agent) = (check.clone(), agent.clone());
-            async move {
-                let mut tick = tokio::time::interval(Duration::from_millis(500));
-                loop {
-                    match agent.not_ready() {
-                        None => check.set_ready(),
-                        Some(reason) => check.set_not_ready(reason),
-                    }
-                    tokio::select! {
-                        () = stop.cancelled() => return Ok(()),
-                        _ = tick.tick() => {}
-                    }
-                }
-            }
-        });
     }
 
     /// Begins to answer.

@@ -7,7 +7,10 @@
 pub mod cli;
 pub mod compose;
 pub mod config;
+mod doors;
 pub mod instruments;
 pub mod logging;
+mod ready;
+pub mod reload;
 pub mod simulate;
 pub mod stopped;

@@ -19,7 +19,7 @@ use axum::Router;
 use runtime::Runtimes;
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use store::Store;
-use supervise::{Phase, Supervisor};
+use supervise::{Live, Phase, Supervisor};
 use types::{Clock, Fault, NodeId};
 
 /// What an agent is built from.
@@ -38,8 +38,8 @@ pub struct Deps {
     pub addresses: Addresses,
     /// The process that this is part of, for its status.
     pub process: net::Process,
-    /// Settings.
-    pub config: Config,
+    /// Settings; a change takes effect with what is done next.
+    pub config: Live<Config>,
 }
 
 /// Where the agent can be reached.
@@ -56,6 +56,8 @@ pub struct Addresses {
 pub struct Config {
     /// Its name; when it is a UUID, also its id.
     pub node_name: String,
+    /// Address that the registry is told; none: found out.
+    pub advertise_ip: Option<String>,
     /// Register once connected?
     pub auto_register: bool,
     /// The registry's address, for messages and to find the address to advertise; empty when it is in this process.
@@ -94,6 +96,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             node_name: "spearlet-node".to_owned(),
+            advertise_ip: None,
             auto_register: true,
             sms_address: String::new(),
             connect_or_fail: false,
@@ -133,7 +136,7 @@ impl Spearlet {
     /// # Errors
     /// When its directory cannot be used, or `connect_or_fail` is set and the registry does not answer in time.
     pub async fn start(deps: Deps, supervisor: &Supervisor) -> Result<Self, Fault> {
-        let config = Arc::new(deps.config);
+        let (settings, config) = (deps.config.clone(), deps.config.get());
         let clock = deps.clock;
         let id = agent::identity(&deps.data_dir, &config.node_name).await?;
         let objects = objects::Service::open(
@@ -155,7 +158,7 @@ impl Spearlet {
                 artifacts: Arc::new(artifacts),
                 control: deps.control.clone(),
                 data_dir: deps.data_dir.clone(),
-                config: config.clone(),
+                config: settings.clone(),
                 stopping: supervisor.stopping(),
                 // Leaves time to end the guests and to write down how they ended.
                 drain: supervisor.budget().share(Phase::Work).mul_f64(0.8),
@@ -174,7 +177,7 @@ impl Spearlet {
                 executor: executor.clone(),
                 data_dir: deps.data_dir,
                 addresses: deps.addresses,
-                config: config.clone(),
+                config: settings.clone(),
                 stopping: supervisor.stopping(),
             },
             &supervisor.scope(Phase::Report, "agent"),

@@ -31,7 +31,7 @@ pub use error::Error;
 pub use figures::Space;
 pub use lease::{Claim, Held, Lease};
 pub use memory::Memory;
-pub use redb::Redb;
+pub use redb::{Redb, Reserve};
 pub use retention::Retention;
 pub use table::{Table, Versioned, decode, encode};
 pub use types::Keyed;

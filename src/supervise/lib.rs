@@ -7,14 +7,16 @@
 //! ```
 //! A panic counts as an error. A task that outlives its phase is abandoned and named; the store never is.
 
+mod live;
 mod phase;
 mod scope;
 mod signal;
 mod supervisor;
 
+pub use live::{Changer, Live};
 pub use phase::{Budget, Phase};
 pub use scope::{OnError, Scope, ScopeStatus, Stop, TaskState, TaskStatus, backoff};
-pub use signal::{stop_signal, stop_signals};
+pub use signal::{reload_signal, stop_signal, stop_signals};
 pub use supervisor::{Counts, Failure, Supervisor};
 
 /// What a supervised task returns: an error is told to its policy.

@@ -1,4 +1,4 @@
-//! SIGTERM and SIGINT.
+//! SIGTERM and SIGINT stop, SIGHUP reloads.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -8,6 +8,14 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 /// When the process may not catch signals.
 pub fn stop_signals() -> std::io::Result<(Signal, Signal)> {
     Ok((signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?))
+}
+
+/// SIGHUP, caught from now on.
+///
+/// # Errors
+/// When the process may not catch signals.
+pub fn reload_signal() -> std::io::Result<Signal> {
+    signal(SignalKind::hangup())
 }
 
 /// Resolves at the first SIGTERM or SIGINT; a second one ends the process at once with 128 + its number.

@@ -137,6 +137,23 @@ impl Supervisor {
         notify(&[sd_notify::NotifyState::Ready]);
     }
 
+    /// Tells systemd that settings are read again.
+    pub fn reloading(&self) {
+        let mut states = vec![sd_notify::NotifyState::Reloading];
+        match sd_notify::NotifyState::monotonic_usec_now() {
+            Ok(now) => states.push(now),
+            Err(error) => tracing::warn!(%error, "the time of a reload is not known"),
+        }
+        notify(&states);
+    }
+
+    /// And that this is over.
+    pub fn reloaded(&self) {
+        if self.is_ready() {
+            notify(&[sd_notify::NotifyState::Ready]);
+        }
+    }
+
     /// True from [`Supervisor::ready`] until the process begins to stop.
     pub fn is_ready(&self) -> bool {
         self.shared.ready.load(Ordering::Acquire)

@@ -247,7 +247,7 @@ async fn run_task(State(sms): State<Sms>, Path(id): Path<String>, Body(body): Bo
 impl Sms {
     /// Waits for an execution to end, as long as its time limit and `sync_wait`, or until the process stops.
     pub(crate) async fn wait_for_end(&self, execution: &Execution) -> Result<Execution, Fault> {
-        let most = execution.timeout().unwrap_or(Duration::ZERO).saturating_add(self.config.sync_wait);
+        let most = execution.timeout().unwrap_or(Duration::ZERO).saturating_add(self.config.get().sync_wait);
         tokio::select! {
             ended = self.executions.ended(execution.id, most) => ended,
             () = self.stopping.cancelled() => self.executions.get(execution.id).await,

@@ -22,11 +22,12 @@ use std::{
         atomic::{AtomicU32, Ordering},
     },
 };
+use supervise::Live;
 use tokio::sync::watch;
 use types::{Clock, ErrorKind, ExecutionId, Fault, LogLine, LogStream};
 
 use super::line;
-use crate::backup::Removals;
+use crate::{Config, backup::Removals};
 
 /// Bytes of a page, beyond which it ends early.
 const MOST_PAGE_BYTES: usize = 1 << 20;
@@ -130,7 +131,7 @@ impl Log {
 /// All logs.
 pub(crate) struct Logs {
     dir: PathBuf,
-    most_bytes: u64,
+    config: Live<Config>,
     clock: Arc<dyn Clock>,
     pub(crate) removals: Removals,
     logs: Mutex<HashMap<ExecutionId, Arc<Log>>>,
@@ -153,11 +154,10 @@ fn broken(path: &Path, error: &io::Error) -> Fault {
 
 impl Logs {
     /// In a directory, made if missing.
-    pub(crate) fn open(dir: PathBuf, most_bytes: u64, clock: Arc<dyn Clock>) -> Result<Self, Fault> {
+    pub(crate) fn open(dir: PathBuf, config: Live<Config>, clock: Arc<dyn Clock>) -> Result<Self, Fault> {
         fs::create_dir_all(&dir).map_err(|error| broken(&dir, &error))?;
         let removals = Removals::open(&dir).map_err(|error| broken(&dir, &error))?;
-        let most_bytes = most_bytes.max(2 * RESERVE);
-        Ok(Self { dir, most_bytes, clock, removals, logs: Mutex::default(), failed: watch::Sender::new(None) })
+        Ok(Self { dir, config, clock, removals, logs: Mutex::default(), failed: watch::Sender::new(None) })
     }
 
     /// Waits for a failure after which nothing more may be acknowledged.
@@ -335,18 +335,17 @@ impl Logs {
     ) -> Result<Vec<LogLine>, Fault> {
         let mut text = Vec::new();
         let mut offsets = Vec::new();
-        let mut kept = 0;
+        let (mut kept, most_bytes) = (0, self.config.get().execution_log_max_bytes.max(2 * RESERVE));
         for line in &mut fresh {
             if open.truncated {
                 break;
             }
             let start = text.len();
             push(&mut text, line)?;
-            let over = open.bytes + text.len() as u64 > self.most_bytes - RESERVE;
+            let over = open.bytes + text.len() as u64 > most_bytes - RESERVE;
             if over {
                 text.truncate(start);
-                let message =
-                    format!("the log is over its limit of {} bytes; later lines are not kept", self.most_bytes);
+                let message = format!("the log is over its limit of {most_bytes} bytes; later lines are not kept");
                 (line.ts_ms, line.stream) = (self.clock.wall().millis(), LogStream::System);
                 (line.level, line.message) = ("warn".to_owned(), message);
                 (line.raw_base64, line.unterminated) = (None, false);

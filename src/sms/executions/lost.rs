@@ -30,9 +30,9 @@ impl Service {
     /// Looks again whenever nodes change, and from time to time; ends with a failure only.
     pub(super) async fn keep_losing(&self, silence: &mut Silence) -> Result<(), Fault> {
         let mut nodes = self.nodes.watch();
-        let tick = (self.config.lost_after / 4).clamp(Duration::from_millis(100), Duration::from_secs(30));
         loop {
             self.give_up(silence).await?;
+            let tick = (self.config.get().lost_after / 4).clamp(Duration::from_millis(100), Duration::from_secs(30));
             tokio::select! {
                 moved = nodes.changed() => if moved.is_err() { return std::future::pending().await },
                 () = tokio::time::sleep(tick) => {}
@@ -43,6 +43,7 @@ impl Service {
     /// Looks once.
     pub(super) async fn give_up(&self, silence: &mut Silence) -> Result<(), Fault> {
         let (now, busy) = (self.clock.monotonic(), self.index.busy_nodes());
+        let lost_after = self.config.get().lost_after;
         let known: HashSet<_> = busy.iter().map(|(node, _)| *node).collect();
         silence.since.retain(|node, _| known.contains(node));
         let mut given_up = Vec::new();
@@ -59,10 +60,10 @@ impl Service {
                 }
                 Some(Liveness::Offline) => {
                     let since = *silence.since.entry(node).or_insert(now);
-                    if now.saturating_sub(since) < self.config.lost_after {
+                    if now.saturating_sub(since) < lost_after {
                         continue;
                     }
-                    format!("node {node} has been offline for longer than {:?}", self.config.lost_after)
+                    format!("node {node} has been offline for longer than {lost_after:?}")
                 }
                 None => format!("node {node} was removed"),
             };

@@ -28,10 +28,11 @@ pub(super) struct Orphans {
 impl Service {
     /// Sweeps every now and then; ends with a failure only.
     pub(super) async fn keep_removing(&self, orphans: &mut Orphans) -> Result<(), Fault> {
-        let tick = self.config.cleanup_interval.clamp(Duration::from_millis(100), Duration::from_secs(60));
         loop {
             self.cancel_abandoned().await?;
             self.remove_old(orphans).await?;
+            let tick = self.config.get().cleanup_interval;
+            let tick = tick.clamp(Duration::from_millis(100), Duration::from_secs(60));
             tokio::time::sleep(tick).await;
         }
     }
@@ -56,7 +57,7 @@ impl Service {
         for task in gone {
             orphans.since.entry(task).or_insert(now);
         }
-        let keep = self.config.executions_kept_per_task.max(1);
+        let keep = self.config.get().executions_kept_per_task.max(1);
         let old = self.index.excess(|task| match orphans.since.get(&task) {
             Some(since) if now.saturating_sub(*since) >= KEPT_AFTER_TASK => 0,
             _ => keep,

@@ -42,7 +42,8 @@ async fn start(config: Config, engine: Arc<Memory>, dir: Arc<TempDir>) -> Rig {
     let bus = Bus::start(&store, &supervisor.scope(Phase::Bus, "bus"));
     let clock = Arc::new(ManualClock::new(Timestamp(1_732_186_800_000)));
     let process = net::Process::new(("sms", "test"), &[], &supervisor, &net::Readiness::new(), clock.clone());
-    let deps = Deps { store, bus, clock: clock.clone(), data_dir: dir.path().to_owned(), process, config };
+    let deps =
+        Deps { store, bus, clock: clock.clone(), data_dir: dir.path().to_owned(), process, config: config.into() };
     let sms = Sms::start(deps, &supervisor).await.unwrap();
     Rig { control: sms.control(), sms, clock, supervisor, dir, engine }
 }

@@ -5,7 +5,7 @@ use bus::{Bus, Mirror};
 use bytes::Bytes;
 use std::{path::PathBuf, sync::Arc, time::Duration};
 use store::{Batch, Guard, Keyed, Op, Store, Table};
-use supervise::{OnError, Scope};
+use supervise::{Live, OnError, Scope};
 use telemetry::{Slot, trace};
 use types::{Clock, ErrorKind, Execution, ExecutionId, ExecutionStatus, Fault, LogLine, Task, TaskId};
 
@@ -39,7 +39,7 @@ pub struct Deps<'a> {
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// Settings.
-    pub config: Arc<Config>,
+    pub config: Live<Config>,
     /// Where logs lie.
     pub logs: PathBuf,
     /// Who can run them.
@@ -52,7 +52,7 @@ pub struct Service {
     pub(super) table: Table<Execution>,
     pub(super) bus: Bus,
     pub(super) clock: Arc<dyn Clock>,
-    pub(super) config: Arc<Config>,
+    pub(super) config: Live<Config>,
     pub(super) nodes: Arc<nodes::Service>,
     pub(super) tasks: Mirror<Task>,
     pub(super) index: Index,
@@ -77,7 +77,7 @@ impl Service {
         let Deps { store, bus, clock, config, logs, nodes } = deps;
         let scope = scope.child("executions");
         let tasks = bus.mirror::<Task, Arc<Task>>(&scope, |task| task).await.map_err(crate::bus_fault)?;
-        let logs = Logs::open(logs, config.execution_log_max_bytes, clock.clone())?;
+        let logs = Logs::open(logs, config.clone(), clock.clone())?;
         let service = Arc::new(Self {
             table: Table::new(store),
             index: Index::start(bus, &scope).await?,

@@ -517,7 +517,8 @@ fn lines(range: std::ops::RangeInclusive<u64>) -> Vec<LogLine> {
 }
 
 fn open_logs(dir: &std::path::Path, most: u64) -> Arc<Logs> {
-    Arc::new(Logs::open(dir.to_owned(), most, Arc::new(ManualClock::new(Timestamp(9)))).unwrap())
+    let config = Config { execution_log_max_bytes: most, ..Config::default() };
+    Arc::new(Logs::open(dir.to_owned(), config.into(), Arc::new(ManualClock::new(Timestamp(9)))).unwrap())
 }
 
 #[tokio::test]

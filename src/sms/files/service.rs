@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use std::{path::PathBuf, sync::Arc};
 use store::{Batch, Guard, Store, Table};
-use supervise::Scope;
+use supervise::{Live, Scope};
 use telemetry::Metrics;
 use tokio::{
     fs::File,
@@ -40,8 +40,8 @@ pub struct Service {
     table: Table<FileRecord>,
     files: Mirror<FileRecord>,
     dir: PathBuf,
+    config: Live<Config>,
     removals: Removals,
-    limit: u64,
     uploads: Semaphore,
     proven: Proven,
     clock: Arc<dyn Clock>,
@@ -70,7 +70,7 @@ impl Service {
     pub async fn start(
         store: &Store,
         bus: &Bus,
-        (clock, config): (Arc<dyn Clock>, &Config),
+        (clock, config): (Arc<dyn Clock>, Live<Config>),
         dir: PathBuf,
         scope: &Scope,
     ) -> Result<Arc<Self>, Fault> {
@@ -89,8 +89,8 @@ impl Service {
             table: Table::new(store),
             files,
             dir,
+            config,
             removals,
-            limit: config.max_upload_bytes,
             uploads: Semaphore::new(MOST_UPLOADS),
             proven: Proven::default(),
             clock,
@@ -108,8 +108,9 @@ impl Service {
         announced: Option<u64>,
         body: impl Stream<Item = Result<Bytes, E>>,
     ) -> Result<FileRecord, Fault> {
-        if announced.is_some_and(|len| len > self.limit) {
-            return Err(too_large(self.limit));
+        let limit = self.limit();
+        if announced.is_some_and(|len| len > limit) {
+            return Err(too_large(limit));
         }
         let Ok(_place) = self.uploads.try_acquire() else {
             let message = format!("{MOST_UPLOADS} uploads are under way; try again");
@@ -117,7 +118,7 @@ impl Service {
         };
         self.room(announced.unwrap_or(0)).await?;
         let id = FileId::new();
-        let received = receive(&self.dir, id, self.limit, body).await?;
+        let received = receive(&self.dir, id, limit, body).await?;
         let record = FileRecord {
             id,
             name: label.name,
@@ -158,7 +159,7 @@ impl Service {
     }
 
     /// Refuses an upload that would take the last of the disk.
-    async fn room(&self, announced: u64) -> Result<(), Fault> {
+    pub(crate) async fn room(&self, announced: u64) -> Result<(), Fault> {
         let dir = self.dir.clone();
         let free = tokio::task::spawn_blocking(move || rustix::fs::statvfs(&dir)).await;
         // Not knowing is no reason to refuse: the write will tell.
@@ -239,7 +240,7 @@ impl Service {
 
     /// Bytes that an upload may have.
     pub(super) fn limit(&self) -> u64 {
-        self.limit
+        self.config.get().max_upload_bytes
     }
 }
 

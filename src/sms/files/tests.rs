@@ -80,7 +80,7 @@ impl World {
 async fn start(store: &Store, bus: &Bus, supervisor: &Supervisor, dir: PathBuf) -> Arc<Service> {
     let clock = Arc::new(ManualClock::new(Timestamp(1_700_000_000_000)));
     let config = Config { max_upload_bytes: LIMIT, ..Config::default() };
-    Service::start(store, bus, (clock, &config), dir, &supervisor.scope(Phase::Work, "sms")).await.unwrap()
+    Service::start(store, bus, (clock, config.into()), dir, &supervisor.scope(Phase::Work, "sms")).await.unwrap()
 }
 
 fn label(name: &str) -> Label {

@@ -95,6 +95,12 @@ impl Pulses {
         }
     }
 
+    /// Judges by other rules from now on.
+    pub fn obey(&mut self, rules: Rules, now: Duration) {
+        self.rules = rules;
+        self.next_sweep = self.next_sweep.min(now + rules.sweep_every);
+    }
+
     /// A node found in the store at the start: a full timeout and the grace.
     pub fn adopt(&mut self, id: NodeId, now: Duration, wall: Timestamp) {
         self.pulses.insert(id, Pulse { heard: now + GRACE, wall, offline_since: None });

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 use store::{Batch, Guard, Rev, Store, Table};
-use supervise::{OnError, Scope};
+use supervise::{Live, OnError, Scope};
 use telemetry::Slot;
 use tokio::{sync::watch, time::MissedTickBehavior};
 use types::{Clock, Fault, Keyed, Liveness, Node, NodeId, NodeResource, Timestamp};
@@ -53,6 +53,15 @@ pub(super) struct Update {
     pub status: Option<Word>,
 }
 
+fn rules(config: &Config) -> Rules {
+    Rules {
+        timeout: config.heartbeat_timeout,
+        sweep_every: config.cleanup_interval,
+        remove_after: config.remove_after,
+        interval: config.heartbeat_interval,
+    }
+}
+
 pub(super) fn not_found(id: NodeId) -> Fault {
     Fault::not_found("NODE_NOT_FOUND", format!("no node {id} is registered"))
 }
@@ -66,18 +75,12 @@ impl Service {
         store: &Store,
         bus: &Bus,
         clock: Arc<dyn Clock>,
-        config: Arc<Config>,
+        config: Live<Config>,
         scope: &Scope,
     ) -> Result<Arc<Self>, Fault> {
         let nodes = bus.mirror::<Node, Arc<Node>>(scope, |node| node).await.map_err(crate::bus_fault)?;
-        let rules = Rules {
-            timeout: config.heartbeat_timeout,
-            sweep_every: config.cleanup_interval,
-            remove_after: config.remove_after,
-            interval: config.heartbeat_interval,
-        };
         let now = clock.monotonic();
-        let mut pulses = Pulses::new(rules, now);
+        let mut pulses = Pulses::new(rules(&config.get()), now);
         for node in nodes.read().values() {
             pulses.adopt(node.id, now, node.last_heartbeat);
         }
@@ -94,7 +97,7 @@ impl Service {
         let watched = service.clone();
         let restart = OnError::Restart { first: Duration::from_secs(1), most: Duration::from_secs(10) };
         scope.spawn("liveness", restart, move |stop| {
-            let service = watched.clone();
+            let (service, mut config) = (watched.clone(), config.clone());
             async move {
                 let mut tick = tokio::time::interval(TICK);
                 tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -102,6 +105,10 @@ impl Service {
                     tokio::select! {
                         () = stop.cancelled() => return Ok(()),
                         _ = tick.tick() => service.tick().await,
+                        () = config.changed() => {
+                            let now = service.clock.monotonic();
+                            service.pulses().obey(rules(&config.get()), now);
+                        }
                     }
                 }
             }

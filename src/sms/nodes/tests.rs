@@ -39,7 +39,7 @@ async fn service(world: (&Store, &Bus, &Supervisor), clock: &Arc<ManualClock>) -
         ..Config::default()
     };
     let scope = world.2.scope(Phase::Work, "sms");
-    Service::start(world.0, world.1, clock.clone(), Arc::new(config), &scope).await.unwrap()
+    Service::start(world.0, world.1, clock.clone(), config.into(), &scope).await.unwrap()
 }
 
 impl World {

@@ -43,7 +43,9 @@ impl Registry {
         let bus = bus::Bus::start(&store, &supervisor.scope(Phase::Bus, "bus"));
         let (data_dir, ready) = (home.to_owned(), net::Readiness::new());
         let process = net::Process::new(("sms", "test"), &[], &supervisor, &ready, clock.clone());
-        let sms = Sms::start(Deps { store, bus, clock, data_dir, process, config }, &supervisor).await.unwrap();
+        let sms = Sms::start(Deps { store, bus, clock, data_dir, process, config: config.into() }, &supervisor)
+            .await
+            .unwrap();
         let mut places = Vec::new();
         for (name, router) in [("http", sms.http()), ("grpc", sms.grpc().unwrap())] {
             let listener = Sockets::bind(name, name, "127.0.0.1:0".parse().unwrap()).await.unwrap();

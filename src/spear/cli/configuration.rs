@@ -1,6 +1,7 @@
 //! `spear config`.
 
-use clap::Subcommand;
+use clap::{Subcommand, ValueEnum};
+use serde_json::{Value, json};
 use std::{collections::BTreeMap, ffi::OsString};
 
 use super::{output, serve::Serve};
@@ -13,20 +14,35 @@ pub(super) enum Config {
     Check(Serve),
     /// Show every setting that `spear serve` with the same flags would start with; secrets are redacted
     Print {
-        /// Say where each value comes from
+        /// Say where each value comes from, and whether a change of it needs no restart
         #[arg(long)]
         sources: bool,
+        /// In which form
+        #[arg(short, long, value_enum, value_name = "FORM", default_value = "text")]
+        output: Form,
         #[command(flatten)]
         serve: Serve,
     },
     /// Show all settings with their defaults, as a file to begin with
     Example,
+    /// Show a JSON Schema of the file, for editors
+    Schema,
+}
+
+/// The form of `spear config print`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Form {
+    /// One line for each setting
+    Text,
+    /// An array of objects with name, value, source and live
+    Json,
 }
 
 impl Config {
     pub(super) fn run(self, environment: BTreeMap<String, OsString>) -> Result<(), Stopped> {
         match self {
             Self::Example => output::say(&config::example()),
+            Self::Schema => pretty(&config::schema()),
             Self::Check(serve) => {
                 let resolved = serve.configuration(environment).map_err(Stopped::usage)?;
                 for warning in &resolved.warnings {
@@ -37,12 +53,23 @@ impl Config {
                 }
                 output::say("the configuration is good\n")
             }
-            Self::Print { sources, serve } => {
+            Self::Print { output: Form::Json, serve, .. } => {
+                let resolved = serve.configuration(environment).map_err(Stopped::usage)?;
+                let one = |setting: &config::Effective| {
+                    json!({
+                        "name": setting.name, "value": setting.value, "source": setting.origin.to_string(),
+                        "live": is_live(setting),
+                    })
+                };
+                pretty(&resolved.effective.iter().map(one).collect())
+            }
+            Self::Print { sources, serve, .. } => {
                 let resolved = serve.configuration(environment).map_err(Stopped::usage)?;
                 let line = |setting: &config::Effective| {
                     let value = setting.value.as_deref().unwrap_or("(not set)");
+                    let live = if is_live(setting) { "; live" } else { "" };
                     match sources {
-                        true => format!("{} = {value}    # {}\n", setting.name, setting.origin),
+                        true => format!("{} = {value}    # {}{live}\n", setting.name, setting.origin),
                         false => format!("{} = {value}\n", setting.name),
                     }
                 };
@@ -50,4 +77,13 @@ impl Config {
             }
         }
     }
+}
+
+fn is_live(setting: &config::Effective) -> bool {
+    config::keys::find(setting.name).is_some_and(|key| key.live)
+}
+
+fn pretty(value: &Value) -> Result<(), Stopped> {
+    let text = serde_json::to_string_pretty(value).map_err(Stopped::failed)?;
+    output::say(&format!("{text}\n"))
 }

@@ -108,7 +108,9 @@ fn argument(entry: &Entry, any_role: bool) -> Arg {
         Side::Registry | Side::Agent => SETTINGS,
         Side::Process => PROCESS,
     };
-    let arg = Arg::new(name).long(name).help_heading(heading);
+    // What changes nothing is accepted, and nothing to advertise.
+    let hidden = matches!(key.effect, Effect::Nothing(_));
+    let arg = Arg::new(name).long(name).help_heading(heading).hide(hidden);
     if off {
         let on = flagged().find(|(_, flag)| flag.off == Some(name)).map_or(name, |(_, flag)| flag.name);
         return arg.action(ArgAction::SetTrue).help(format!("The opposite of --{on}"));

@@ -14,6 +14,7 @@ const HEADER: &str = "\
 #   built-in default < environment variable < ~/.sms/config.toml (registry), ~/.spear/config.toml (agent)
 #   < the file given with --config < its flag
 # Lines that begin with # are comments: remove the # before a setting to change it.
+# Where it says live, a change takes effect when the process gets SIGHUP; anything else needs a restart.
 # Times are bare numbers in the unit named, or \"500ms\", \"90s\", \"5m\", \"24h\"; sizes are bytes, or \"64MiB\".
 ";
 
@@ -52,6 +53,7 @@ fn setting(text: &mut String, key: &Key) {
         from.extend(flag.alone.map(|alone| format!("in role spearlet --{alone}")));
     }
     from.extend(key.variables.iter().map(|variable| (*variable).to_owned()));
+    from.extend(key.live.then(|| "live".to_owned()));
     if !from.is_empty() {
         line(text, &format!("# ({})", from.join(", ")));
     }

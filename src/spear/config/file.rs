@@ -23,8 +23,17 @@ const MOST_BYTES: u64 = 1 << 20;
 
 /// The settings of a file; none when it does not exist and need not.
 pub(super) fn read(path: &Path, required: bool, problems: &mut Vec<Problem>) -> Option<Layer> {
-    match text_of(path) {
-        Ok(text) => Some(parse(path, &text, problems)),
+    match bytes_of(path) {
+        Ok(bytes) => match String::from_utf8(bytes) {
+            Ok(text) => Some(parse(path, text.strip_prefix('\u{feff}').unwrap_or(&text), problems)),
+            Err(error) => {
+                let before = error.as_bytes().iter().take(error.utf8_error().valid_up_to());
+                let line = 1 + before.filter(|byte| **byte == b'\n').count();
+                let origin = Origin::File { path: path.to_owned(), line };
+                problems.push(Problem::at(origin, "not valid UTF-8: save the file in that encoding"));
+                None
+            }
+        },
         Err(error) if !required && matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
             None
         }
@@ -35,13 +44,13 @@ pub(super) fn read(path: &Path, required: bool, problems: &mut Vec<Problem>) -> 
     }
 }
 
-fn text_of(path: &Path) -> io::Result<String> {
-    let mut text = String::new();
-    let read = File::open(path)?.take(MOST_BYTES + 1).read_to_string(&mut text)?;
+fn bytes_of(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let read = File::open(path)?.take(MOST_BYTES + 1).read_to_end(&mut bytes)?;
     if u64::try_from(read).unwrap_or(u64::MAX) > MOST_BYTES {
         return Err(io::Error::other(format!("it has more than {MOST_BYTES} bytes")));
     }
-    Ok(text)
+    Ok(bytes)
 }
 
 /// The settings of a file's text.
@@ -96,7 +105,7 @@ impl Reader<'_> {
                 let raw = raw(value.get_ref());
                 let setting = match key.kind {
                     Kind::Subtree => Ok(Some(Setting::subtree(origin.clone()))),
-                    _ => Setting::read(key, &raw, origin.clone()),
+                    _ => Setting::read(key, name, &raw, origin.clone()),
                 };
                 match setting {
                     Err(problem) => self.problems.push(problem),
@@ -179,7 +188,7 @@ pub(super) fn environment(variables: &BTreeMap<String, std::ffi::OsString>, prob
             problems.push(Problem::at(origin, format!("{}: not valid UTF-8", key.name)));
             continue;
         };
-        match Setting::read(key, &Raw::Bare(text.to_owned()), origin) {
+        match Setting::read(key, key.name, &Raw::Bare(text.to_owned()), origin) {
             Ok(setting) => layer.settings.extend(setting.map(|setting| (key.name, setting))),
             Err(problem) => problems.push(problem),
         }

@@ -56,7 +56,7 @@ fn one(roles: Roles, given: &Given) -> Result<Option<(&'static Key, Setting)>, P
     if !runs {
         return Err(Problem::at(origin, format!("belongs to role {role}, and this is role {}", roles.name())));
     }
-    let setting = Setting::read(key, &Raw::Bare(given.value.clone()), origin)?;
+    let setting = Setting::read(key, key.name, &Raw::Bare(given.value.clone()), origin)?;
     Ok(setting.map(|setting| (key, if off { setting.negated() } else { setting })))
 }
 

@@ -1,6 +1,7 @@
 //! Puts the layers one over the other, per key.
 
 use config::{Config, ConfigError, Map, Source, Value, ValueKind};
+use secrecy::{ExposeSecret, SecretString};
 use std::{
     collections::{BTreeMap, btree_map::Entry},
     path::PathBuf,
@@ -22,15 +23,16 @@ pub(super) struct Setting {
 }
 
 impl Setting {
-    /// Checks a value against its key. Empty text for a key without a default means: not set.
-    pub(super) fn read(key: &Key, raw: &Raw, origin: Origin) -> Result<Option<Self>, Problem> {
+    /// Checks a value against its key, which is `called` so where the value stands. Empty text for a key without a
+    /// default means: not set.
+    pub(super) fn read(key: &Key, called: &str, raw: &Raw, origin: Origin) -> Result<Option<Self>, Problem> {
         let empty = matches!(raw, Raw::Text(text) | Raw::Bare(text) if text.trim().is_empty());
         if empty && key.default.is_none() {
             return Ok(None);
         }
         match key.kind.read(raw) {
             Ok(Read { value, text }) => Ok(Some(Self { value, text, origin })),
-            Err(wrong) => Err(Problem::at(origin, format!("{} {wrong}", key.name))),
+            Err(wrong) => Err(Problem::at(origin, format!("{called} {wrong}"))),
         }
     }
 
@@ -70,6 +72,19 @@ impl Source for Layer {
     }
 }
 
+/// A secret, to see whether it has changed.
+#[derive(Clone, Debug, Default)]
+struct Hidden(Option<SecretString>);
+
+impl PartialEq for Hidden {
+    fn eq(&self, other: &Self) -> bool {
+        let text = |hidden: &Self| hidden.0.as_ref().map(|secret| secret.expose_secret().to_owned());
+        text(self) == text(other)
+    }
+}
+
+impl Eq for Hidden {}
+
 /// One setting as it is in force.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Effective {
@@ -79,6 +94,14 @@ pub struct Effective {
     pub value: Option<String>,
     /// Who said so.
     pub origin: Origin,
+    secret: Hidden,
+}
+
+impl Effective {
+    /// Is the value the same, wherever it comes from?
+    pub fn same_value(&self, other: &Self) -> bool {
+        (&self.value, &self.secret) == (&other.value, &other.secret)
+    }
 }
 
 /// All settings, merged.
@@ -138,7 +161,7 @@ fn defaults(problems: &mut Vec<Problem>) -> Layer {
     let mut layer = Layer::default();
     for key in keys::all() {
         let Some(text) = key.default else { continue };
-        match Setting::read(key, &Raw::Bare(text.to_owned()), Origin::Default) {
+        match Setting::read(key, key.name, &Raw::Bare(text.to_owned()), Origin::Default) {
             Ok(setting) => layer.settings.extend(setting.map(|setting| (key.name, setting))),
             Err(problem) => problems.push(problem),
         }
@@ -187,7 +210,8 @@ fn effective(top: &BTreeMap<&'static str, Setting>) -> BTreeMap<&'static str, Ef
             _ => setting.text.clone(),
         });
         let origin = set.map_or(Origin::Default, |setting| setting.origin.clone());
-        (key.name, Effective { name: key.name, value, origin })
+        let secret = Hidden(set.filter(|_| key.kind == Kind::Secret).map(|setting| setting.text.clone().into()));
+        (key.name, Effective { name: key.name, value, origin, secret })
     };
     keys::all().iter().map(one).collect()
 }

@@ -17,6 +17,7 @@ pub mod keys;
 mod layers;
 mod origin;
 mod resolve;
+mod schema;
 mod sections;
 mod value;
 mod watching;
@@ -28,7 +29,8 @@ pub use flags::Given;
 pub use layers::Effective;
 pub use origin::{Origin, Problem, Problems};
 pub use resolve::{Auth, Engine, Listen, Resolved, SmsSettings, SpearletSettings, TokenSource, WasmSettings};
-pub use sections::{Log, LogFormat, LogLevel};
+pub use schema::schema;
+pub use sections::{Log, LogFormat, LogLevel, LogRotation};
 pub use value::{size, time};
 pub use watching::{Collector, Watching};
 

@@ -10,7 +10,7 @@ use std::{
 use super::{
     Effective, Log, Origin, Problem, Problems, Roles,
     layers::Merged,
-    sections::{Backend, DbType, LogFormat, LogLevel, S3, Sections, Storage},
+    sections::{Backend, DbType, LogFormat, LogLevel, LogRotation, S3, Sections, Storage},
     watching::{Watching, watching},
 };
 
@@ -217,19 +217,19 @@ fn log(roles: Roles, merged: &mut Merged) -> Log {
     let mut log = merged.sections.log.clone();
     let set = |merged: &Merged, own: &str| merged.is_set(own);
     if !roles.sms {
-        let shared = log.clone();
-        log = agents;
+        let shared = std::mem::replace(&mut log, agents);
         // A file with only [log] in it was meant for this process too.
-        let level = !set(merged, "spearlet.logging.level") && set(merged, "log.level");
-        let format = !set(merged, "spearlet.logging.format") && set(merged, "log.format");
-        let file = !set(merged, "spearlet.logging.file") && set(merged, "log.file");
-        log.level = if level { shared.level } else { log.level };
-        log.format = if format { shared.format } else { log.format };
-        log.file = if file { shared.file } else { log.file };
+        let shared_counts =
+            |own: &str| !set(merged, &format!("spearlet.logging.{own}")) && set(merged, &format!("log.{own}"));
+        log.level = if shared_counts("level") { shared.level } else { log.level };
+        log.format = if shared_counts("format") { shared.format } else { log.format };
+        log.file = if shared_counts("file") { shared.file } else { log.file };
+        log.rotation = if shared_counts("rotation") { shared.rotation } else { log.rotation };
+        log.keep = if shared_counts("keep") { shared.keep } else { log.keep };
     } else if roles.spearlet {
-        let differs = agents.level != log.level || agents.format != log.format || agents.file != log.file;
-        let agents = ["spearlet.logging.level", "spearlet.logging.format", "spearlet.logging.file"];
-        let said = agents.into_iter().map(|name| merged.origin(name)).find(|origin| *origin != Origin::Default);
+        let differs = agents != log;
+        let own = ["level", "format", "file", "rotation", "keep"].map(|own| format!("spearlet.logging.{own}"));
+        let said = own.iter().map(|name| merged.origin(name)).find(|origin| *origin != Origin::Default);
         if let (true, Some(origin)) = (differs, said) {
             merged
                 .notices
@@ -332,6 +332,7 @@ fn agent(roles: Roles, merged: &mut Merged, problems: &mut Vec<Problem>) -> Spea
     };
     let config = spearlet::Config {
         node_name: section.node_name.clone(),
+        advertise_ip: section.advertise_ip.clone(),
         auto_register: section.auto_register,
         sms_address: sms_addr.clone().unwrap_or_default(),
         connect_or_fail: sms_addr_from_flag,
@@ -446,6 +447,6 @@ pub(super) fn at_home(path: PathBuf, home: Option<&str>) -> PathBuf {
 impl Log {
     /// Before the configuration is read, and when it cannot be.
     pub fn usual() -> Self {
-        Self { level: LogLevel::Info, format: LogFormat::Auto, file: None }
+        Self { level: LogLevel::Info, format: LogFormat::Auto, file: None, rotation: LogRotation::Never, keep: 7 }
     }
 }

@@ -71,10 +71,40 @@ pub struct Log {
     pub format: LogFormat,
     /// Where to; none: standard error.
     pub file: Option<PathBuf>,
+    /// When the file is begun anew.
+    pub rotation: LogRotation,
+    /// How many files of the past are kept, the current one included.
+    pub keep: usize,
 }
 
-/// How much is logged.
+/// When a log file is begun anew.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum LogRotation {
+    /// Never: that is somebody else's work, who sends SIGHUP.
+    Never,
+    /// At every full hour, UTC.
+    Hourly,
+    /// At midnight, UTC.
+    Daily,
+}
+
+impl LogLevel {
+    /// As written in settings.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Trace => "trace",
+            Self::Debug => "debug",
+            Self::Info => "info",
+            Self::Warn => "warn",
+            Self::Error => "error",
+            Self::Off => "off",
+        }
+    }
+}
+
+/// How much is logged; what logs more is less.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, PartialOrd, Ord)]
 #[serde(rename_all = "lowercase")]
 pub enum LogLevel {
     /// Everything.
@@ -95,7 +125,7 @@ pub enum LogLevel {
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
-    /// Pretty on a terminal, JSON elsewhere.
+    /// Pretty on a terminal, the journal's where standard error is the journal, JSON elsewhere.
     Auto,
     /// One line with names and colours.
     Pretty,
@@ -103,6 +133,8 @@ pub enum LogFormat {
     Compact,
     /// One JSON object.
     Json,
+    /// Short, with a priority and without time: for the journal of systemd.
+    Journal,
 }
 
 /// `[auth]`.
@@ -154,6 +186,7 @@ pub(super) struct Spearlet {
     pub node_name: String,
     pub sms_grpc_addr: Option<String>,
     pub sms_http_addr: Option<String>,
+    pub advertise_ip: Option<String>,
     pub auto_register: bool,
     #[serde(deserialize_with = "millis")]
     pub heartbeat_interval: Duration,

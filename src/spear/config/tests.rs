@@ -1,6 +1,9 @@
 //! Layers, their order and origins; what is refused, and what is said about it.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
+mod mutations;
+mod table;
+
 use super::*;
 use secrecy::ExposeSecret;
 use std::{fs, time::Duration};
@@ -69,63 +72,8 @@ fn spearlet(resolved: &Resolved) -> &SpearletSettings {
 }
 
 /// The two files of the seed's README.
-const SEED_SMS: &str = r#"
-[grpc]
-addr = "127.0.0.1:50051"
-enable_tls = false
-
-[http]
-addr = "127.0.0.1:8080"
-enable_tls = false
-enable_swagger = true
-
-[database]
-db_type = "sled"
-path = "./data/sms.db"
-pool_size = 10
-
-[log]
-level = "debug"
-format = "json"
-file = "./logs/sms.log"
-"#;
-
-const SEED_SPEARLET: &str = r#"
-[spearlet]
-node_name = ""
-sms_grpc_addr = "127.0.0.1:50051"
-sms_http_addr = "127.0.0.1:8080"
-auto_register = true
-heartbeat_interval = 30
-cleanup_interval = 300
-# Reconnect behavior / 重连行为
-sms_connect_timeout_ms = 15000
-sms_connect_retry_ms = 500
-reconnect_total_timeout_ms = 300000
-
-[spearlet.grpc]
-addr = "0.0.0.0:50052"
-enable_tls = false
-
-[spearlet.http]
-cors_enabled = true
-swagger_enabled = true
-
-[spearlet.http.server]
-addr = "0.0.0.0:8081"
-
-[spearlet.storage]
-backend = "memory"
-data_dir = "./data/spearlet"
-max_cache_size_mb = 512
-compression_enabled = true
-max_object_size = 67108864
-
-[spearlet.logging]
-level = "debug"
-format = "pretty"
-file = "./logs/spearlet.log"
-"#;
+const SEED_SMS: &str = include_str!("../tests/seed/sms.toml");
+const SEED_SPEARLET: &str = include_str!("../tests/seed/spearlet.toml");
 
 #[test]
 fn without_anything_the_defaults_are_those_of_the_parts() {
@@ -266,7 +214,8 @@ fn the_seeds_file_of_the_registry_starts_unchanged_with_one_warning() {
     let resolved = Place::new(Roles::SMS).file(SEED_SMS).load();
     let registry = sms(&resolved);
     assert_eq!((registry.engine, &*registry.data_dir), (Engine::Redb, "./data/sms.db".as_ref()));
-    let log = Log { level: LogLevel::Debug, format: LogFormat::Json, file: Some("./logs/sms.log".into()) };
+    let log =
+        Log { level: LogLevel::Debug, format: LogFormat::Json, file: Some("./logs/sms.log".into()), ..Log::usual() };
     assert_eq!(resolved.log, log);
     assert!(registry.config.enable_swagger);
     let [warning] = &resolved.warnings[..] else { panic!("{:?}", resolved.warnings) };

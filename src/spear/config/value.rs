@@ -1,7 +1,11 @@
 //! What a setting may be: its kind, how it is read, and how it is shown.
 
 use config::ValueKind;
-use std::{net::SocketAddr, str::FromStr, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    str::FromStr,
+    time::Duration,
+};
 
 /// What a setting may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -10,6 +14,8 @@ pub enum Kind {
     Address,
     /// `host:port` to connect to.
     Target,
+    /// An IP address or a host name.
+    Host,
     /// `http://` or `https://`, a host and perhaps a port.
     Url,
     /// true or false.
@@ -81,6 +87,7 @@ impl Kind {
                 Some(Read::text(address.to_string()))
             }
             Self::Target => target(text?).map(Read::text),
+            Self::Host => text.filter(|host| is_host(host)).map(|host| Read::text(host.to_owned())),
             Self::Url => url(text?).map(Read::text),
             Self::Switch => {
                 let on = match raw {
@@ -119,6 +126,7 @@ impl Kind {
         match self {
             Self::Address => "an IP address and a port, such as \"127.0.0.1:8080\"".to_owned(),
             Self::Target => "a host and a port, such as \"127.0.0.1:50051\"".to_owned(),
+            Self::Host => "an IP address or a host name, such as \"10.0.0.5\"".to_owned(),
             Self::Url => "a URL without a path, such as \"https://127.0.0.1:9000\"".to_owned(),
             Self::Switch => "true or false".to_owned(),
             Self::Text | Self::Path => "text in quotes".to_owned(),
@@ -141,6 +149,7 @@ impl Kind {
     pub fn placeholder(self) -> &'static str {
         match self {
             Self::Address | Self::Target => "ADDR",
+            Self::Host => "HOST",
             Self::Url => "URL",
             Self::Switch => "true|false",
             Self::Path => "PATH",
@@ -196,10 +205,18 @@ fn switch(word: &str) -> Option<bool> {
     }
 }
 
+fn is_name(host: &str) -> bool {
+    !host.is_empty() && host.len() <= 253 && host.chars().all(|c| c.is_ascii_alphanumeric() || "-._".contains(c))
+}
+
+fn is_host(host: &str) -> bool {
+    is_name(host) || IpAddr::from_str(host).is_ok()
+}
+
 fn target(text: &str) -> Option<String> {
     let bare = text.strip_prefix("http://").unwrap_or(text).trim_end_matches('/');
     let (host, port) = bare.rsplit_once(':')?;
-    let named = !host.is_empty() && host.chars().all(|c| c.is_ascii_alphanumeric() || "-._".contains(c));
+    let named = is_name(host);
     let bracketed = || SocketAddr::from_str(bare).is_ok();
     let port: u16 = port.parse().ok()?;
     (port != 0 && (named || bracketed())).then(|| bare.to_owned())

@@ -4,6 +4,8 @@ use serde_json::json;
 use spear::{
     compose,
     config::{self, Given, Inputs, Roles},
+    instruments::Instruments,
+    reload::Reloads,
 };
 use std::collections::BTreeMap;
 use tokio::sync::oneshot;
@@ -30,7 +32,13 @@ async fn serve_runs_a_task_on_port_0_and_returns_when_it_is_told_to() {
     let served = tokio::spawn(async move {
         let signal = async { drop(stopped.await) };
         let ready = |now: &compose::Running| drop(ready.send(now.clone()));
-        Box::pin(compose::serve(settings, env!("CARGO_BIN_EXE_spear").into(), signal, ready)).await
+        let start = compose::Start {
+            instruments: Instruments::new(&settings)?,
+            settings,
+            reloads: Reloads::never(),
+            program: env!("CARGO_BIN_EXE_spear").into(),
+        };
+        Box::pin(compose::serve(start, signal, ready)).await
     });
     let running = running.await.expect("it becomes ready");
     let client = Client::new(&format!("http://{}", running.address("sms/http").unwrap()));

@@ -54,3 +54,25 @@ async fn an_agent_without_its_registry_says_why_it_is_not_ready() {
     assert_eq!(reason["check"], "spearlet/registry");
     assert!(!reason["reason"].as_str().unwrap().is_empty());
 }
+
+#[tokio::test]
+async fn readiness_names_the_files_that_are_gone_and_comes_back_with_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let daemon = Daemon::start(dir.path(), "sms");
+    let client = Client::new(&daemon.sms());
+    client.until("/readyz", |answer| answer == &json!("ok\n")).await;
+    let all = client.text("/readyz?verbose").await;
+    assert!(
+        all.contains("[+] sms/store: ok") && all.contains("[+] sms/files: ok") && all.ends_with("ready\n"),
+        "{all}"
+    );
+    let (files, aside) = (dir.path().join("data/sms/files"), dir.path().join("aside"));
+    std::fs::rename(&files, &aside).unwrap();
+    let status = client.until("/api/v1/status", |status| status["ready"] == json!(false)).await;
+    assert_eq!(status["reasons"][0]["check"], "sms/files");
+    let (code, reasons) = client.get("/readyz").await;
+    assert_eq!(code, 503);
+    assert!(reasons.as_str().unwrap().contains("[-] sms/files: the directory of files cannot be used"), "{reasons}");
+    std::fs::rename(&aside, &files).unwrap();
+    client.until("/readyz", |answer| answer == &json!("ok\n")).await;
+}

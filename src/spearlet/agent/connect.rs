@@ -59,7 +59,7 @@ pub(crate) fn passing(fault: &Fault) -> bool {
 /// # Errors
 /// What the last try said, with the address and the time that was spent; a refusal at once.
 pub(crate) async fn first(presence: &Presence) -> Result<(), Fault> {
-    let config = &presence.config;
+    let config = &presence.config.get();
     let registry = match config.sms_address.as_str() {
         "" => "the registry".to_owned(),
         address => format!("the registry at {address}"),

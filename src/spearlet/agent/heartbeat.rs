@@ -6,7 +6,7 @@
 
 use api::{Control, control::Registration};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
-use supervise::{Stop, TaskResult, backoff};
+use supervise::{Live, Stop, TaskResult, backoff};
 use telemetry::Slot;
 use tokio::sync::watch;
 use types::{Clock, Fault, LogId, NodeId};
@@ -30,7 +30,7 @@ pub(crate) struct Presence {
     pub(crate) executor: Arc<Executor>,
     pub(crate) load: Load,
     pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) config: Arc<Config>,
+    pub(crate) config: Live<Config>,
     pub(crate) link: watch::Sender<Link>,
     /// Moves when the registry may no longer know this node's work: the work list is read again.
     pub(crate) resync: watch::Sender<u64>,
@@ -81,7 +81,7 @@ impl Presence {
                     self.lost(&fault)?;
                     pause = match &*self.link.borrow() {
                         Link::Away { .. } => backoff(SLOWEST, SLOWEST, 0),
-                        _ => backoff(self.config.sms_connect_retry, SLOWEST, tries),
+                        _ => backoff(self.config.get().sms_connect_retry, SLOWEST, tries),
                     };
                     tries = tries.saturating_add(1);
                 }
@@ -94,7 +94,7 @@ impl Presence {
     /// One contact: a registration where one is due, a heartbeat, the load.
     pub(crate) async fn contact(&self) -> Result<Contact, Fault> {
         let mut log_id = None;
-        if *self.link.borrow() != Link::Up && self.config.auto_register {
+        if *self.link.borrow() != Link::Up && self.config.get().auto_register {
             log_id = Some(self.register().await?);
         }
         let health = || {
@@ -104,13 +104,13 @@ impl Presence {
         };
         let beat = || within(ANSWER, "heartbeat", self.control.heartbeat(self.node(), health()));
         let ack = match beat().await {
-            Err(fault) if fault.code == "NODE_NOT_FOUND" && self.config.auto_register && log_id.is_none() => {
+            Err(fault) if fault.code == "NODE_NOT_FOUND" && self.config.get().auto_register && log_id.is_none() => {
                 tracing::warn!("the registry does not know this node any more; registering again");
                 log_id = Some(self.register().await?);
                 self.resync.send_modify(|count| *count += 1);
                 beat().await?
             }
-            Err(mut fault) if fault.code == "NODE_NOT_FOUND" && !self.config.auto_register => {
+            Err(mut fault) if fault.code == "NODE_NOT_FOUND" && !self.config.get().auto_register => {
                 fault.message = "the registry does not know this node, and auto_register is off".to_owned();
                 return Err(fault);
             }
@@ -147,7 +147,7 @@ impl Presence {
 
     /// Takes note of a failed contact; an error when the process should end because of it.
     fn lost(&self, fault: &Fault) -> Result<(), Fault> {
-        let (now, limit) = (self.clock.monotonic(), self.config.reconnect_total_timeout);
+        let (now, limit) = (self.clock.monotonic(), self.config.get().reconnect_total_timeout);
         let why = fault.message.clone();
         self.figures.see(|figures| figures.failures.inc());
         let next = match self.link.borrow().clone() {
@@ -157,7 +157,7 @@ impl Presence {
             }
             Link::Lost { since } if now.saturating_sub(since) >= limit => {
                 tracing::error!(error = %fault, ?limit, "no contact with the registry; work in hand goes on");
-                if self.config.reconnect_exit {
+                if self.config.get().reconnect_exit {
                     let message = format!("no contact with the registry for more than {limit:?}: {why}");
                     return Err(Fault::new(fault.kind, "REGISTRY_LOST", message));
                 }
@@ -180,8 +180,8 @@ impl Presence {
     /// The pause before the next beat: what the registry asks for, never longer than the setting, a little
     /// shorter by chance so that nodes started together do not stay together.
     fn pace(&self, asked: Duration) -> Duration {
-        let full = if asked.is_zero() { self.config.heartbeat_interval } else { asked };
-        let full = full.min(self.config.heartbeat_interval);
+        let most = self.config.get().heartbeat_interval;
+        let full = if asked.is_zero() { most } else { asked.min(most) };
         // backoff() varies by ±25 %; 4/5 of it stays within the full pause.
         (backoff(full, full, 0) * 4 / 5).max(FASTEST)
     }

@@ -26,9 +26,9 @@ mod tests;
 pub use identity::identity;
 
 use runtime::Runtimes;
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc};
 use store::Store;
-use supervise::{OnError, Scope, Stop};
+use supervise::{Live, OnError, Scope, Stop};
 use telemetry::Slot;
 use tokio::sync::watch;
 use types::{Clock, Fault, NodeId};
@@ -58,7 +58,7 @@ pub struct Deps {
     /// Where the node can be reached.
     pub addresses: Addresses,
     /// Settings.
-    pub config: Arc<Config>,
+    pub config: Live<Config>,
     /// Cancelled as soon as the process begins to stop.
     pub stopping: Stop,
 }
@@ -66,7 +66,7 @@ pub struct Deps {
 /// The running agent.
 pub struct Agent {
     link: watch::Receiver<Link>,
-    reconnect_total_timeout: Duration,
+    config: Live<Config>,
     figures: Slot<Figures>,
 }
 
@@ -76,11 +76,10 @@ impl Agent {
     /// # Errors
     /// With `connect_or_fail`: when the registry does not take the node in time.
     pub async fn start(deps: Deps, scope: &Scope) -> Result<Arc<Self>, Fault> {
-        let config = deps.config.clone();
-        let (reconnect_total_timeout, figures) = (config.reconnect_total_timeout, Slot::default());
+        let (config, figures) = (deps.config.get(), Slot::default());
         let Some(control) = deps.control else {
             let (_, link) = watch::channel(Link::Alone);
-            return Ok(Arc::new(Self { link, reconnect_total_timeout, figures }));
+            return Ok(Arc::new(Self { link, config: deps.config, figures }));
         };
         let boot = Uuid::new_v4();
         let registration = register::registration(deps.id, &config, deps.addresses, &deps.runtimes, boot).await;
@@ -91,7 +90,7 @@ impl Agent {
             executor: deps.executor.clone(),
             load: load::Load::new(deps.data_dir.clone()),
             clock: deps.clock.clone(),
-            config: config.clone(),
+            config: deps.config.clone(),
             link,
             resync: watch::Sender::new(0),
             figures: figures.clone(),
@@ -125,7 +124,7 @@ impl Agent {
             let mut export = export.clone();
             async move { export.run(&stop).await }
         });
-        Ok(Arc::new(Self { link: reader, reconnect_total_timeout, figures }))
+        Ok(Arc::new(Self { link: reader, config: deps.config, figures }))
     }
 
     /// Why the node is not ready, if it is not: it was never registered, or the registry has been away too long.
@@ -135,7 +134,7 @@ impl Agent {
             Link::Connecting { why: None } => Some("not registered with the registry yet".to_owned()),
             Link::Connecting { why: Some(why) } => Some(format!("not registered with the registry yet: {why}")),
             Link::Away { why } => {
-                let limit = self.reconnect_total_timeout;
+                let limit = self.config.get().reconnect_total_timeout;
                 Some(format!("no contact with the registry for more than {limit:?}: {why}"))
             }
         }

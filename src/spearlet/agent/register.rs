@@ -31,7 +31,10 @@ pub(crate) async fn registration(
     ]);
     Registration {
         id,
-        ip_address: advertised(addresses.grpc.ip(), &config.sms_address).to_string(),
+        ip_address: match &config.advertise_ip {
+            Some(address) => address.clone(),
+            None => advertised(addresses.grpc.ip(), &config.sms_address).to_string(),
+        },
         port: addresses.grpc.port(),
         http_port: addresses.http.port(),
         metadata,

@@ -311,10 +311,11 @@ impl Machine {
         let line = self.registry.line();
         let control: Arc<dyn api::Control> = line.clone();
         let clock: Arc<dyn Clock> = Arc::new(TokioClock::new());
-        let config = Arc::new(self.config.clone());
+        let config = supervise::Live::from(self.config.clone());
         let runtimes = Runtimes::new().with(Arc::new(self.probe.clone()));
         let fetcher =
-            artifacts::Fetcher::open(&config.artifacts, self.data().join("artifacts"), Some(control.clone())).await?;
+            artifacts::Fetcher::open(&self.config.artifacts, self.data().join("artifacts"), Some(control.clone()))
+                .await?;
         let executor = Executor::start(
             Deps {
                 node: self.node,

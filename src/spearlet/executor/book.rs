@@ -99,6 +99,11 @@ impl Book {
         }
     }
 
+    /// Another length of the queue; what is in it stays.
+    pub(crate) fn limit_queue(&mut self, queue_limit: usize) {
+        self.queue_limit = queue_limit;
+    }
+
     pub(crate) fn get(&self, id: ExecutionId) -> Option<&Entry> {
         self.entries.get(&id)
     }

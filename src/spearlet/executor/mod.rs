@@ -38,7 +38,7 @@ use std::{
     time::Duration,
 };
 use store::Store;
-use supervise::{OnError, Scope, Stop};
+use supervise::{Live, OnError, Scope, Stop};
 use telemetry::Slot;
 use tokio::sync::{Notify, watch};
 use types::{Clock, ExecutionId, Fault, NodeId, TaskId, TaskPriority};
@@ -64,7 +64,7 @@ pub struct Deps {
     /// The node's directory; logs that wait for delivery lie in it.
     pub data_dir: PathBuf,
     /// Settings.
-    pub config: Arc<Config>,
+    pub config: Live<Config>,
     /// Cancelled as soon as the process begins to stop: nothing new is started then.
     pub stopping: Stop,
     /// Time that running executions get to end by themselves once their phase stops.
@@ -80,7 +80,7 @@ pub struct Executor {
     artifacts: Arc<artifacts::Fetcher>,
     control: Option<Arc<dyn api::Control>>,
     logs: PathBuf,
-    config: Arc<Config>,
+    config: Live<Config>,
     stopping: Stop,
     drain: Duration,
     book: Mutex<Book>,
@@ -130,6 +130,11 @@ impl Executor {
         work.spawn("dispatch", again, move |stop| dispatch::dispatch(executor.clone(), scope.clone(), stop));
         let (executor, scope) = (self.clone(), report.clone());
         report.spawn("deliver", again, move |stop| deliver::deliveries(executor.clone(), scope.clone(), stop));
+        let executor = self.clone();
+        work.spawn("settings", again, move |stop| {
+            let executor = executor.clone();
+            async move { executor.follow_settings(stop).await }
+        });
         let store = self.store.clone();
         report.spawn("trim", again, move |stop| dispatch::trim(store.clone(), stop));
     }
@@ -137,6 +142,18 @@ impl Executor {
     /// Where executables come from.
     pub(crate) fn artifacts(&self) -> &artifacts::Fetcher {
         &self.artifacts
+    }
+
+    /// The length of the queue follows the settings; everything else is asked for when it is needed.
+    async fn follow_settings(&self, stop: Stop) -> supervise::TaskResult {
+        let mut config = self.config.clone();
+        loop {
+            self.alter(|book| book.limit_queue(config.get().queue));
+            tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                () = config.changed() => {}
+            }
+        }
     }
 
     /// Executions that are being prepared or run.

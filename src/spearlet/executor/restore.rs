@@ -27,7 +27,8 @@ pub(crate) async fn restore(deps: &Deps, logs: &Path) -> Result<Book, Fault> {
         Fault::new(ErrorKind::Internal, "STORAGE_FAILED", message)
     };
     tokio::fs::create_dir_all(logs).await.map_err(unusable)?;
-    let mut book = Book::new(deps.config.concurrency, deps.config.queue);
+    let config = deps.config.get();
+    let mut book = Book::new(config.concurrency, config.queue);
     for done in all::<Done>(&deps.store).await? {
         if let Some(old) = book.mark_done(done.execution_id, done.attempt) {
             deps.store.commit(Batch::new().delete(format!("{}{old}", Done::PREFIX))).await?;

@@ -158,7 +158,8 @@ impl Executor {
         stop: &Stop,
     ) -> Performed {
         let mut file = LogFile::open(&self.logs, job.id, first_seq).await;
-        let most = self.config.limits.stdout_bytes.max(self.config.limits.stderr_bytes);
+        let limits = &self.config.get().limits;
+        let most = limits.stdout_bytes.max(limits.stderr_bytes);
         let (sink, buffer) = LogBuffer::new(self.clock.clone(), most, file.next_seq());
         let (progress, told) = watch::channel(None);
         let (written, unsent) = watch::channel(());
@@ -281,7 +282,7 @@ impl Run<'_> {
         let nothing = || self.failed(Reason::Task, "the task has nothing to run");
         let executable = task.executable.as_ref().ok_or_else(nothing)?;
         let runtime = self.runtime(executable)?;
-        let limits = walls(&executor.config, task, &self.work.execution)
+        let limits = walls(&executor.config.get(), task, &self.work.execution)
             .map_err(|fault| self.failed(Reason::Task, format!("the task's settings are wrong: {fault}")))?;
         let fetching = self.fetch(executable, &limits).instrument(tracing::info_span!("fetch"));
         let artifact = executor.unless_halted(self.job, fetching).await??;

@@ -44,7 +44,7 @@ impl Node {
             data_dir: dir.path().to_owned(),
             addresses,
             process,
-            config,
+            config: config.into(),
         };
         let spearlet = Spearlet::start(deps, &supervisor).await.unwrap();
         let scope = supervisor.scope(Phase::Intake, "test");

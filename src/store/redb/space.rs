@@ -37,6 +37,14 @@ pub(super) fn look(dir: &Path, file: &Path) -> Option<Space> {
     })
 }
 
+/// Is there room for a write, however small? Blocks on the disk.
+///
+/// # Errors
+/// [`Error::Full`] with what is free and what stays in reserve; [`Error::Failed`] when the disk does not say.
+pub fn room(dir: &Path, reserve: Reserve) -> Result<(), Error> {
+    check(dir, reserve, Wants::Room(0))
+}
+
 /// # Errors
 /// [`Error::Full`] when the write would take from the reserve.
 pub(super) fn check(dir: &Path, reserve: Reserve, wants: Wants) -> Result<(), Error> {

@@ -37,16 +37,27 @@ const IDENTITY: &[Key] = &[
     )
     .variable(&["SPEARLET_SMS_HTTP_ADDR"])
     .flag("sms-http-addr"),
+    agent(
+        "spearlet.advertise_ip",
+        Kind::Host,
+        "",
+        "Address that the registry is told for this node. Not set: the one it listens on, or, listening on all, the one \
+         from which the registry is reached.",
+    )
+    .variable(&["SPEARLET_ADVERTISE_IP", "POD_IP"])
+    .flag("advertise-ip"),
     agent("spearlet.auto_register", Kind::Switch, "true", "Register with the registry once connected.")
         .variable(&["SPEARLET_AUTO_REGISTER"])
-        .flag("auto-register"),
+        .flag("auto-register")
+        .live(),
     agent(
         "spearlet.heartbeat_interval",
         Kind::Seconds(1, 86_400),
         "30",
         "The longest pause between heartbeats; the registry may ask for a shorter one.",
     )
-    .variable(&["SPEARLET_HEARTBEAT_INTERVAL"]),
+    .variable(&["SPEARLET_HEARTBEAT_INTERVAL"])
+    .live(),
     idle("spearlet.cleanup_interval", Kind::Seconds(1, 86_400), "300", "the agent cleans up as it goes")
         .variable(&["SPEARLET_CLEANUP_INTERVAL"]),
     agent(
@@ -64,7 +75,8 @@ const IDENTITY: &[Key] = &[
         "First pause between tries to connect; it grows.",
     )
     .variable(&["SPEARLET_SMS_CONNECT_RETRY_MS"])
-    .flag("sms-connect-retry-ms"),
+    .flag("sms-connect-retry-ms")
+    .live(),
     agent(
         "spearlet.reconnect_total_timeout_ms",
         Kind::Millis(1, 86_400_000),
@@ -72,13 +84,16 @@ const IDENTITY: &[Key] = &[
         "Time without the registry after which the agent says that it is not ready.",
     )
     .variable(&["SPEARLET_RECONNECT_TOTAL_TIMEOUT_MS"])
-    .flag("reconnect-total-timeout-ms"),
+    .flag("reconnect-total-timeout-ms")
+    .live(),
     agent("spearlet.reconnect_exit", Kind::Switch, "false", "End the process after that time, as the original did.")
-        .variable(&["SPEARLET_RECONNECT_EXIT"]),
+        .variable(&["SPEARLET_RECONNECT_EXIT"])
+        .live(),
     idle("spearlet.max_blocking_threads", Kind::Count(1, 1_000_000), "", "the number of threads is fixed")
         .variable(&["SPEARLET_MAX_BLOCKING_THREADS"]),
     idle("spearlet.local_models_dir", Kind::Path, "", "models are not supported")
-        .variable(&["SPEARLET_LOCAL_MODELS_DIR"]),
+        .variable(&["SPEARLET_LOCAL_MODELS_DIR"])
+        .flag("local-models-dir"),
     idle("spearlet.llm", Kind::Subtree, "", "models are not supported"),
 ];
 
@@ -157,17 +172,28 @@ const STORAGE: &[Key] = &[
     .aliases(&["spearlet.log.level"])
     .variable(&["SPEARLET_LOG_LEVEL"])
     .flag("spearlet-log-level")
-    .alone("log-level"),
-    agent("spearlet.logging.format", log::FORMAT, "auto", "auto is pretty on a terminal and json elsewhere.")
+    .alone("log-level")
+    .live(),
+    agent("spearlet.logging.format", log::FORMAT, "auto", log::FORMAT_DOC)
         .aliases(&["spearlet.log.format"])
         .variable(&["SPEARLET_LOG_FORMAT"])
         .flag("spearlet-log-format")
         .alone("log-format"),
-    agent("spearlet.logging.file", Kind::Path, "", "Log to this file, appended to, instead of standard error.")
+    agent("spearlet.logging.file", Kind::Path, "", log::FILE_DOC)
         .aliases(&["spearlet.log.file"])
         .variable(&["SPEARLET_LOG_FILE"])
         .flag("spearlet-log-file")
         .alone("log-file"),
+    agent("spearlet.logging.rotation", log::ROTATION, "never", log::ROTATION_DOC)
+        .aliases(&["spearlet.log.rotation"])
+        .variable(&["SPEARLET_LOG_ROTATION"])
+        .flag("spearlet-log-rotation")
+        .alone("log-rotation"),
+    agent("spearlet.logging.keep", Kind::Count(1, 100_000), "7", log::KEEP_DOC)
+        .aliases(&["spearlet.log.keep"])
+        .variable(&["SPEARLET_LOG_KEEP"])
+        .flag("spearlet-log-keep")
+        .alone("log-keep"),
 ];
 
 const RUNTIME: &[Key] = &[
@@ -179,41 +205,49 @@ const RUNTIME: &[Key] = &[
         "1024",
         "Executions that may wait on this node beyond those.",
     )
-    .variable(&["SPEARLET_RUNTIME_QUEUE"]),
+    .variable(&["SPEARLET_RUNTIME_QUEUE"])
+    .live(),
     agent(
         "spearlet.runtime.default_timeout",
         Kind::Seconds(1, 604_800),
         "30",
         "Time limit of an execution that names none.",
     )
-    .variable(&["SPEARLET_RUNTIME_DEFAULT_TIMEOUT"]),
+    .variable(&["SPEARLET_RUNTIME_DEFAULT_TIMEOUT"])
+    .live(),
     agent(
         "spearlet.runtime.max_timeout",
         Kind::Seconds(1, 604_800),
         "1h",
         "The longest time limit that an execution may ask for.",
     )
-    .variable(&["SPEARLET_RUNTIME_MAX_TIMEOUT"]),
+    .variable(&["SPEARLET_RUNTIME_MAX_TIMEOUT"])
+    .live(),
     agent("spearlet.runtime.max_memory", Kind::Bytes(65_536, 4 * GIB), "128MiB", "Memory of one guest.")
-        .variable(&["SPEARLET_RUNTIME_MAX_MEMORY"]),
+        .variable(&["SPEARLET_RUNTIME_MAX_MEMORY"])
+        .live(),
     agent("spearlet.runtime.max_stack", Kind::Bytes(65_536, 64 * MIB), "1MiB", "Stack of one guest.")
-        .variable(&["SPEARLET_RUNTIME_MAX_STACK"]),
+        .variable(&["SPEARLET_RUNTIME_MAX_STACK"])
+        .live(),
     agent(
         "spearlet.runtime.max_stdout",
         Kind::Bytes(1, GIB),
         "1MiB",
         "Standard output of one execution; more ends it as failed.",
     )
-    .variable(&["SPEARLET_RUNTIME_MAX_STDOUT"]),
+    .variable(&["SPEARLET_RUNTIME_MAX_STDOUT"])
+    .live(),
     agent(
         "spearlet.runtime.max_stderr",
         Kind::Bytes(1, GIB),
         "1MiB",
         "Standard error of one execution; more is cut and counted.",
     )
-    .variable(&["SPEARLET_RUNTIME_MAX_STDERR"]),
+    .variable(&["SPEARLET_RUNTIME_MAX_STDERR"])
+    .live(),
     agent("spearlet.runtime.max_module", Kind::Bytes(8, 4 * GIB), "64MiB", "The largest module that is compiled.")
-        .variable(&["SPEARLET_RUNTIME_MAX_MODULE"]),
+        .variable(&["SPEARLET_RUNTIME_MAX_MODULE"])
+        .live(),
     agent(
         "spearlet.runtime.compile_memory",
         Kind::Bytes(256 * MIB, 64 * GIB),

@@ -14,7 +14,15 @@ mod log {
     use super::Kind;
 
     pub(super) const LEVEL: Kind = Kind::Choice(&["trace", "debug", "info", "warn", "error", "off"]);
-    pub(super) const FORMAT: Kind = Kind::Choice(&["auto", "pretty", "compact", "json"]);
+    pub(super) const FORMAT: Kind = Kind::Choice(&["auto", "pretty", "compact", "json", "journal"]);
+    pub(super) const ROTATION: Kind = Kind::Choice(&["never", "hourly", "daily"]);
+    pub(super) const FORMAT_DOC: &str =
+        "auto is pretty on a terminal, journal where standard error is systemd's journal, and json elsewhere.";
+    pub(super) const FILE_DOC: &str =
+        "Log to this file, appended to, instead of standard error. It is opened anew on SIGHUP.";
+    pub(super) const ROTATION_DOC: &str =
+        "Begin a new log file, with the date in its name, every hour or day (UTC); the file named is a link to it.";
+    pub(super) const KEEP_DOC: &str = "Rotated log files that are kept, the current one included.";
 }
 
 /// Which part a setting is for.
@@ -72,6 +80,8 @@ pub struct Key {
     pub side: Side,
     /// What a value does.
     pub effect: Effect,
+    /// Does a change take effect on SIGHUP, without a restart?
+    pub live: bool,
     /// What it is for, in one or two sentences.
     pub doc: &'static str,
 }
@@ -79,7 +89,8 @@ pub struct Key {
 /// A setting without variable and flag, that works.
 const fn key(side: Side, name: &'static str, kind: Kind, default: &'static str, doc: &'static str) -> Key {
     let default = if default.is_empty() { None } else { Some(default) };
-    Key { name, aliases: &[], kind, default, variables: &[], flag: None, side, effect: Effect::Works, doc }
+    let (aliases, variables, effect) = (&[], &[], Effect::Works);
+    Key { name, aliases, kind, default, variables, flag: None, side, effect, live: false, doc }
 }
 
 impl Key {
@@ -111,6 +122,10 @@ impl Key {
             Some(flag) => Self { flag: Some(Flag { alone: Some(alone), ..flag }), ..self },
             None => self,
         }
+    }
+
+    const fn live(self) -> Self {
+        Self { live: true, ..self }
     }
 
     const fn nothing(self, why: &'static str) -> Self {

@@ -8,7 +8,8 @@ const fn process(name: &'static str, kind: Kind, default: &'static str, doc: &'s
 
 pub(super) const KEYS: &[Key] = &[
     process("auth.token", Kind::Secret, "", "The token that every listener wants; better kept in a file.")
-        .variable(&["SPEAR_TOKEN"]),
+        .variable(&["SPEAR_TOKEN"])
+        .live(),
     process(
         "auth.token_file",
         Kind::Path,
@@ -17,7 +18,8 @@ pub(super) const KEYS: &[Key] = &[
          token made at the first start and kept in the data directory.",
     )
     .variable(&["SPEAR_TOKEN_FILE"])
-    .flag("token-file"),
+    .flag("token-file")
+    .live(),
     process(
         "auth.insecure_no_auth",
         Kind::Switch,
@@ -25,14 +27,16 @@ pub(super) const KEYS: &[Key] = &[
         "Let everybody in who can reach a listener, without a token.",
     )
     .variable(&["SPEAR_INSECURE_NO_AUTH"])
-    .flag("insecure-no-auth"),
+    .flag("insecure-no-auth")
+    .live(),
     process(
         "auth.allowed_hosts",
         Kind::List,
         "",
         "Names under which the listeners are reached besides their own, for a reverse proxy: `host` or `host:port`.",
     )
-    .variable(&["SPEAR_ALLOWED_HOSTS"]),
+    .variable(&["SPEAR_ALLOWED_HOSTS"])
+    .live(),
     process(
         "shutdown.timeout",
         Kind::Seconds(1, 3600),

@@ -29,50 +29,63 @@ pub(super) const KEYS: &[Key] = &[
         .variable(&["SMS_ENABLE_WEB_ADMIN"])
         .switch("enable-web-admin", "disable-web-admin")
         .nothing(NO_ADMIN),
-    idle("enable_console", Kind::Switch, "false", "there is no console").variable(&["SMS_ENABLE_CONSOLE"]),
+    idle("enable_console", Kind::Switch, "false", "there is no console")
+        .variable(&["SMS_ENABLE_CONSOLE"])
+        .switch("enable-console", "disable-console"),
     registry("heartbeat_timeout", Kind::Seconds(1, 86_400), "90", "Silence after which a node is offline.")
         .variable(&["SMS_HEARTBEAT_TIMEOUT"])
-        .flag("heartbeat-timeout"),
+        .flag("heartbeat-timeout")
+        .live(),
     registry(
         "heartbeat_interval",
         Kind::Seconds(1, 86_400),
         "10",
         "Pace of heartbeats that agents are told; at most a third of the timeout.",
     )
-    .variable(&["SMS_HEARTBEAT_INTERVAL"]),
+    .variable(&["SMS_HEARTBEAT_INTERVAL"])
+    .live(),
     registry("cleanup_interval", Kind::Seconds(1, 86_400), "30", "Period of the sweep that looks for silent nodes.")
         .variable(&["SMS_CLEANUP_INTERVAL"])
-        .flag("cleanup-interval"),
+        .flag("cleanup-interval")
+        .live(),
     registry("remove_after", Kind::Seconds(1, 31_536_000), "24h", "Time offline after which a node is removed.")
-        .variable(&["SMS_REMOVE_AFTER"]),
+        .variable(&["SMS_REMOVE_AFTER"])
+        .live(),
     registry(
         "lost_after",
         Kind::Seconds(1, 31_536_000),
         "5m",
         "Time offline after which a node's running executions are lost and its waiting ones go elsewhere.",
     )
-    .variable(&["SMS_LOST_AFTER"]),
+    .variable(&["SMS_LOST_AFTER"])
+    .live(),
     registry("max_upload_bytes", Kind::Bytes(1, 1 << 40), "64MiB", "The largest file that can be uploaded.")
         .variable(&["SMS_MAX_UPLOAD_BYTES"])
-        .flag("max-upload-bytes"),
+        .flag("max-upload-bytes")
+        .live(),
     registry(
         "execution_log_max_bytes",
         Kind::Bytes(1024, 1 << 40),
         "10MiB",
         "Log kept of one execution; the rest is cut and counted.",
     )
-    .variable(&["SMS_EXECUTION_LOG_MAX_BYTES"]),
+    .variable(&["SMS_EXECUTION_LOG_MAX_BYTES"])
+    .live(),
     registry(
         "executions_kept_per_task",
         Kind::Count(1, 1_000_000),
         "1000",
         "Finished executions kept of one task; older ones are removed.",
     )
-    .variable(&["SMS_EXECUTIONS_KEPT_PER_TASK"]),
+    .variable(&["SMS_EXECUTIONS_KEPT_PER_TASK"])
+    .live(),
     registry("sync_wait", Kind::Seconds(1, 3600), "60", "The longest that a run with `mode: sync` is waited for.")
-        .variable(&["SMS_SYNC_WAIT"]),
-    idle("files_dir", Kind::Path, "", IN_DATA).variable(&["SMS_FILES_DIR"]),
-    idle("execution_logs_dir", Kind::Path, "", IN_DATA).variable(&["SMS_EXECUTION_LOGS_DIR"]),
+        .variable(&["SMS_SYNC_WAIT"])
+        .live(),
+    idle("files_dir", Kind::Path, "", IN_DATA).variable(&["SMS_FILES_DIR"]).flag("files-dir"),
+    idle("execution_logs_dir", Kind::Path, "", IN_DATA)
+        .variable(&["SMS_EXECUTION_LOGS_DIR"])
+        .flag("execution-logs-dir"),
     registry("grpc.addr", Kind::Address, "127.0.0.1:50051", "Where the registry's gRPC listens.")
         .variable(&["SMS_GRPC_ADDR"])
         .flag("grpc-addr"),
@@ -94,6 +107,7 @@ pub(super) const KEYS: &[Key] = &[
     .variable(&["SMS_WEB_ADMIN_ADDR"])
     .flag("web-admin-addr")
     .nothing(NO_ADMIN),
+    idle("web_admin.token", Kind::Secret, "", NO_ADMIN).variable(&["SMS_WEB_ADMIN_TOKEN"]),
     tls("web_admin.enable_tls"),
     idle("web_admin.cert_path", Kind::Path, "", NO_FILES),
     idle("web_admin.key_path", Kind::Path, "", NO_FILES),
@@ -104,10 +118,10 @@ pub(super) const KEYS: &[Key] = &[
         "Store of the registry: redb on disk, or memory, which forgets everything at the end. sled and rocksdb, the \
          original's, mean redb.",
     )
-    .variable(&["SMS_DB_TYPE"])
+    .variable(&["SMS_DB_TYPE", "KV_STORE_BACKEND", "SPEAR_KV_BACKEND"])
     .flag("db-type"),
     registry("database.path", Kind::Path, "./data/sms", "Data directory of the registry: store, files, logs, token.")
-        .variable(&["SMS_DB_PATH"])
+        .variable(&["SMS_DB_PATH", "KV_STORE_PATH"])
         .flag("db-path"),
     idle("database.pool_size", Kind::Count(0, 1_000_000), "10", "the store needs no pool of connections")
         .variable(&["SMS_DB_POOL_SIZE"])
@@ -120,17 +134,26 @@ pub(super) const KEYS: &[Key] = &[
     )
     .aliases(&["logging.level"])
     .variable(&["SMS_LOG_LEVEL"])
-    .flag("log-level"),
-    registry("log.format", super::log::FORMAT, "auto", "auto is pretty on a terminal and json elsewhere.")
+    .flag("log-level")
+    .live(),
+    registry("log.format", super::log::FORMAT, "auto", super::log::FORMAT_DOC)
         .aliases(&["logging.format"])
         .variable(&["SMS_LOG_FORMAT"])
         .flag("log-format"),
-    registry("log.file", Kind::Path, "", "Log to this file, appended to, instead of standard error.")
+    registry("log.file", Kind::Path, "", super::log::FILE_DOC)
         .aliases(&["logging.file"])
         .variable(&["SMS_LOG_FILE"])
         .flag("log-file"),
+    registry("log.rotation", super::log::ROTATION, "never", super::log::ROTATION_DOC)
+        .aliases(&["logging.rotation"])
+        .variable(&["SMS_LOG_ROTATION"])
+        .flag("log-rotation"),
+    registry("log.keep", Kind::Count(1, 100_000), "7", super::log::KEEP_DOC)
+        .aliases(&["logging.keep"])
+        .variable(&["SMS_LOG_KEEP"])
+        .flag("log-keep"),
     idle("event_kv.backend", Kind::Text, "", "events are part of the store").variable(&["SMS_EVENTS_KV_BACKEND"]),
     idle("event_kv.path", Kind::Path, "", "events are part of the store").variable(&["SMS_EVENTS_KV_PATH"]),
     idle("event_kv.params", Kind::Subtree, "", "events are part of the store"),
-    idle("mcp.dir", Kind::Path, "", "there is no MCP registry").variable(&["SMS_MCP_DIR"]),
+    idle("mcp.dir", Kind::Path, "", "there is no MCP registry").variable(&["SMS_MCP_DIR"]).flag("mcp-dir"),
 ];
