@@ -263,25 +263,25 @@ impl Scope {
     {
         let member = self.join(format!("{}/{name}", self.name));
         let span = tracing::debug_span!("task", name = %member.name);
-        self.run(
-            async move {
-                match AssertUnwindSafe(task).catch_unwind().await {
-                    Ok(Ok(())) => return,
-                    Ok(Err(error)) => {
-                        let error = chain(error.as_ref());
-                        tracing::error!(task = %member.name, error, "task failed");
-                        member.failed(&error);
-                    }
-                    Err(panic) => {
-                        let error = panic_text(panic.as_ref());
-                        tracing::error!(task = %member.name, error, "task panicked");
-                        member.failed(&format!("panic: {error}"));
-                    }
+        // Not an async block: it would keep the place that the future was captured in beside the one that it runs
+        // in, and there may be one of these for every open stream.
+        let ended = AssertUnwindSafe(task).catch_unwind().map(move |ended| {
+            match ended {
+                Ok(Ok(())) => return,
+                Ok(Err(error)) => {
+                    let error = chain(error.as_ref());
+                    tracing::error!(task = %member.name, error, "task failed");
+                    member.failed(&error);
                 }
-                member.shared.failures.fetch_add(1, Ordering::Relaxed);
+                Err(panic) => {
+                    let error = panic_text(panic.as_ref());
+                    tracing::error!(task = %member.name, error, "task panicked");
+                    member.failed(&format!("panic: {error}"));
+                }
             }
-            .instrument(span),
-        );
+            member.shared.failures.fetch_add(1, Ordering::Relaxed);
+        });
+        self.run(ended.instrument(span));
     }
 
     #[expect(clippy::disallowed_methods, reason = "the one place that spawns")]
