@@ -17,6 +17,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     #[expect(clippy::disallowed_methods, reason = "cargo tells a build script its output directory this way")]
     let out = PathBuf::from(env::var("OUT_DIR")?);
     fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
-    tonic_prost_build::configure().bytes(".").build_transport(false).compile_fds(descriptors)?;
+    let code = tonic_prost_build::configure().bytes(".").build_transport(false).codec_path("crate::codec::SmallCodec");
+    code.compile_fds(descriptors)?;
     Ok(())
 }

@@ -6,6 +6,7 @@
 //!   --role spearlet:  spearlet ──── grpc::RemoteControl ══► sms/…/grpc.rs (the same trait over the wire)
 //! ```
 
+pub mod codec;
 pub mod control;
 pub mod convert;
 pub mod grpc;
