@@ -19,7 +19,7 @@ mod signal;
 mod tail;
 
 pub use changes::{Changes, Delivery, From, RawChange, RawChanges, RawDelivery};
-pub use mirror::Mirror;
+pub use mirror::{Mirror, OnChange};
 pub use signal::{Signal, Signalled, Signals};
 pub use tail::Bus;
 

@@ -14,6 +14,10 @@ use crate::{Bus, Delivery, Error, From};
 
 type Map<P> = Arc<RwLock<BTreeMap<String, P>>>;
 
+/// Hears the id of every entry that has changed, after the map shows it and before [`Mirror::reached`] and
+/// [`Mirror::watch`] tell.
+pub type OnChange = Arc<dyn Fn(&str) + Send + Sync>;
+
 /// A map by id that follows the store: list, follow, and list again when the log was trimmed meanwhile.
 pub struct Mirror<R, P = Arc<R>> {
     map: Map<P>,
@@ -28,19 +32,25 @@ impl<R, P> Clone for Mirror<R, P> {
 }
 
 impl<R: Keyed, P: Clone + Send + Sync + 'static> Mirror<R, P> {
-    pub(crate) async fn start(bus: &Bus, scope: &Scope, project: fn(Arc<R>) -> P) -> Result<Self, Error> {
+    pub(crate) async fn start(
+        bus: &Bus,
+        scope: &Scope,
+        project: fn(Arc<R>) -> P,
+        told: OnChange,
+    ) -> Result<Self, Error> {
         let (first, rev) = list(bus, project).await?;
+        first.keys().for_each(|id| told(id));
         let map: Map<P> = Arc::new(RwLock::new(first));
         let (sender, receiver) = watch::channel(rev);
         let (bus, follow, sender) = (bus.clone(), map.clone(), Arc::new(sender));
         let restart = OnError::Restart { first: Duration::from_millis(50), most: Duration::from_secs(5) };
         scope.spawn(&format!("mirror/{}", R::PREFIX.trim_end_matches('/')), restart, move |stop| {
-            let (bus, map, sender) = (bus.clone(), follow.clone(), sender.clone());
+            let (bus, map, sender, told) = (bus.clone(), follow.clone(), sender.clone(), told.clone());
             async move {
                 let from = *sender.borrow();
                 tokio::select! {
                     () = stop.cancelled() => Ok(()),
-                    ended = run(&bus, &map, &sender, from, project) => match ended {
+                    ended = run(&bus, &map, (&sender, &told), from, project) => match ended {
                         Err(Error::Closed) => Ok(()),
                         other => Ok(other?),
                     },
@@ -92,7 +102,7 @@ async fn list<R: Keyed, P>(bus: &Bus, project: fn(Arc<R>) -> P) -> Result<(BTree
 async fn run<R: Keyed, P: Clone + Send + Sync + 'static>(
     bus: &Bus,
     map: &Map<P>,
-    moved: &watch::Sender<Rev>,
+    (moved, told): (&watch::Sender<Rev>, &OnChange),
     from: Rev,
     project: fn(Arc<R>) -> P,
 ) -> Result<(), Error> {
@@ -100,14 +110,18 @@ async fn run<R: Keyed, P: Clone + Send + Sync + 'static>(
     loop {
         match changes.next().await? {
             Delivery::Set { id, now, .. } => {
-                map.write().unwrap_or_else(|broken| broken.into_inner()).insert(id, project(now));
+                map.write().unwrap_or_else(|broken| broken.into_inner()).insert(id.clone(), project(now));
+                told(&id);
             }
             Delivery::Gone { id, .. } => {
                 map.write().unwrap_or_else(|broken| broken.into_inner()).remove(&id);
+                told(&id);
             }
             Delivery::Lagged { .. } => {
                 let (all, rev) = list(bus, project).await?;
-                *map.write().unwrap_or_else(|broken| broken.into_inner()) = all;
+                let ids: Vec<String> = all.keys().cloned().collect();
+                let before = std::mem::replace(&mut *map.write().unwrap_or_else(|broken| broken.into_inner()), all);
+                before.keys().chain(&ids).for_each(|id| told(id));
                 changes.seek(rev);
             }
         }

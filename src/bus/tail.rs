@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use types::LogId;
 
 use crate::{
-    Changes, Error, From, Mirror, RawChanges, Signal, Signals,
+    Changes, Error, From, Mirror, OnChange, RawChanges, Signal, Signals,
     figures::Figures,
     ring::{Event, Ring, events},
     signal::Exchange,
@@ -84,7 +84,21 @@ impl Bus {
         scope: &Scope,
         project: fn(Arc<R>) -> P,
     ) -> Result<Mirror<R, P>, Error> {
-        Mirror::start(self, scope, project).await
+        Mirror::start(self, scope, project, Arc::new(|_: &str| ())).await
+    }
+
+    /// The same, for somebody who keeps something beside the map: `told` hears of every entry that has changed,
+    /// and of all of them at first.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn mirror_telling<R: Keyed, P: Clone + Send + Sync + 'static>(
+        &self,
+        scope: &Scope,
+        project: fn(Arc<R>) -> P,
+        told: OnChange,
+    ) -> Result<Mirror<R, P>, Error> {
+        Mirror::start(self, scope, project, told).await
     }
 
     /// Tells everybody who listens now; never waits.

@@ -5,6 +5,7 @@
 //! refused by another.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use std::{collections::BTreeMap, fmt::Display, ops::Bound, str::FromStr};
 use types::Fault;
 
 /// Items of one page at most, and without a limit.
@@ -44,6 +45,13 @@ pub(crate) struct Cut<T> {
     pub next: Option<String>,
 }
 
+impl<T> Cut<T> {
+    /// With something made of each item.
+    pub fn map<U>(self, make: impl FnMut(T) -> U) -> Cut<U> {
+        Cut { items: self.items.into_iter().map(make).collect(), total: self.total, next: self.next }
+    }
+}
+
 impl Page {
     /// Reads what a caller asked of a list; `default` is the limit when none is given.
     ///
@@ -70,8 +78,44 @@ impl Page {
         Ok(Self { list, limit, from })
     }
 
-    /// Takes this page out of a list that runs in `order` and is filtered already.
-    pub fn cut<K: ToString + AsRef<str>, T>(&self, order: Order, items: impl Iterator<Item = (K, T)>) -> Cut<T> {
+    /// Takes this page out of a whole map: nothing else of it is walked, except for what an offset leaves out.
+    ///
+    /// # Errors
+    /// The cursor's key is not one of this map.
+    pub fn of<'a, K, T>(&self, order: Order, map: &'a BTreeMap<K, T>) -> Result<Cut<(&'a K, &'a T)>, Fault>
+    where
+        K: Ord + FromStr + Display,
+    {
+        let (skipped, bounds) = match &self.from {
+            Start::Offset(skipped) => (*skipped, (Bound::Unbounded, Bound::Unbounded)),
+            Start::After(after) => {
+                let key = Bound::Excluded(after.parse::<K>().map_err(|_| foreign())?);
+                match order {
+                    Order::Rising => (0, (key, Bound::Unbounded)),
+                    Order::Falling => (0, (Bound::Unbounded, key)),
+                }
+            }
+        };
+        let items = map.range(bounds);
+        Ok(match order {
+            Order::Rising => self.take(items.skip(skipped), map.len()),
+            Order::Falling => self.take(items.rev().skip(skipped), map.len()),
+        })
+    }
+
+    fn take<'a, K: Display, T>(
+        &self,
+        mut items: impl Iterator<Item = (&'a K, &'a T)>,
+        total: usize,
+    ) -> Cut<(&'a K, &'a T)> {
+        let page: Vec<_> = items.by_ref().take(self.limit).collect();
+        let last = page.last().filter(|_| items.next().is_some());
+        let next = last.map(|(key, _)| cursor_of(self.list, &key.to_string()));
+        Cut { items: page, total, next }
+    }
+
+    /// Takes this page out of a list that runs in `order` and is filtered already; all of it is walked, to count.
+    pub fn cut<K: AsRef<str>, T>(&self, order: Order, items: impl Iterator<Item = (K, T)>) -> Cut<T> {
         let mut cut = Cut { items: Vec::new(), total: 0, next: None };
         let mut last = None;
         for (key, item) in items {
@@ -116,7 +160,11 @@ pub(crate) fn key_of(list: &str, cursor: &str) -> Result<String, Fault> {
     let text = (cursor.len() <= LONGEST).then(|| URL_SAFE_NO_PAD.decode(cursor).ok()).flatten();
     text.and_then(|bytes| String::from_utf8(bytes).ok())
         .and_then(|text| Some(text.strip_prefix(list)?.strip_prefix('/')?.to_owned()))
-        .ok_or_else(|| Fault::invalid_field("cursor", "is not one of this list; use a next_cursor as it was given"))
+        .ok_or_else(foreign)
+}
+
+fn foreign() -> Fault {
+    Fault::invalid_field("cursor", "is not one of this list; use a next_cursor as it was given")
 }
 
 #[cfg(test)]
@@ -126,12 +174,18 @@ mod tests {
 
     fn pages(keys: &[String], limit: i64, order: Order) -> Vec<String> {
         let (mut seen, mut cursor) = (Vec::new(), None::<String>);
+        let map: BTreeMap<String, String> = keys.iter().map(|key| (key.clone(), key.clone())).collect();
         loop {
             let page = Page::parse("list", (Some(limit), None, cursor.as_deref()), MOST).unwrap();
             let cut = match order {
                 Order::Rising => page.cut(order, keys.iter().map(|key| (key, key.clone()))),
                 Order::Falling => page.cut(order, keys.iter().rev().map(|key| (key, key.clone()))),
             };
+            assert_eq!(
+                page.of(order, &map).unwrap().map(|(_, value)| value.clone()),
+                cut,
+                "walked or looked up, it is the same"
+            );
             assert_eq!(cut.total, keys.len());
             assert!(cut.items.len() <= usize::try_from(limit).unwrap());
             seen.extend(cut.items);
@@ -153,6 +207,19 @@ mod tests {
             let mut falling = pages(&keys, limit, Order::Falling);
             falling.reverse();
             prop_assert_eq!(&falling, &keys);
+        }
+
+        #[test]
+        fn an_offset_into_a_map_leaves_out_what_it_leaves_out_of_a_list(
+            keys in proptest::collection::btree_set("[a-z]{1,6}", 0..40),
+            (limit, offset) in (1i64..20, 0i64..60),
+        ) {
+            let map: BTreeMap<String, ()> = keys.into_iter().map(|key| (key, ())).collect();
+            let page = Page::parse("list", (Some(limit), Some(offset), None), MOST).unwrap();
+            let same = |(key, _)| key;
+            let walk = || map.keys().map(|key| (key, key));
+            prop_assert_eq!(page.of(Order::Rising, &map).unwrap().map(same), page.cut(Order::Rising, walk()));
+            prop_assert_eq!(page.of(Order::Falling, &map).unwrap().map(same), page.cut(Order::Falling, walk().rev()));
         }
 
         #[test]

@@ -87,6 +87,14 @@ impl Store {
         self.engine.get(key).await
     }
 
+    /// The records of several keys; see [`Engine::get_many`].
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn get_many(&self, keys: &[String]) -> Result<Vec<Option<Record>>, Error> {
+        self.engine.get_many(keys).await
+    }
+
     /// A page of records; see [`Engine::list`].
     ///
     /// # Errors

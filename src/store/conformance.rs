@@ -37,6 +37,7 @@ macro_rules! conformance {
     };
     ($engines:expr) => {
         $crate::conformance!(@ $engines; a_guard_that_holds_lets_the_batch_through, a_guard_that_fails_names_the_revision,
+            many_are_found_in_the_order_they_are_asked_for,
             a_refused_batch_uses_no_revision_and_harms_no_neighbour, a_batch_sees_what_its_group_did_before,
             a_batch_is_applied_whole_or_not_at_all, a_batch_without_changes_has_a_revision, deleting_is_a_change,
             deleting_nothing_is_no_change, created_is_told_of_the_first_write_only, changes_come_in_order,
@@ -81,6 +82,18 @@ fn set(key: &str, value: &'static str, created: bool) -> ChangeItem {
 
 fn gone(key: &str) -> ChangeItem {
     ChangeItem { key: key.to_owned(), value: None, created: false }
+}
+
+/// Several keys at once.
+pub async fn many_are_found_in_the_order_they_are_asked_for(engines: &dyn Engines) {
+    let engine = engines.fresh().await;
+    put(&*engine, "a", "1").await;
+    put(&*engine, "b", "2").await;
+    let keys = ["b", "none", "a", "b"].map(str::to_owned);
+    let found = engine.get_many(&keys).await.expect("the engine works");
+    let found: Vec<_> = found.into_iter().map(|record| record.map(|record| (record.key, record.modified))).collect();
+    let b = Some(("b".to_owned(), 2));
+    assert_eq!(found, [b.clone(), None, Some(("a".to_owned(), 1)), b]);
 }
 
 /// Compare and set.

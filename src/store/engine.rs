@@ -40,6 +40,15 @@ pub trait Engine: Send + Sync + 'static {
     /// The record of a key.
     async fn get(&self, key: &str) -> Result<Option<Record>, Error>;
 
+    /// The records of several keys, in their order: one look instead of many.
+    async fn get_many(&self, keys: &[String]) -> Result<Vec<Option<Record>>, Error> {
+        let mut found = Vec::with_capacity(keys.len());
+        for key in keys {
+            found.push(self.get(key).await?);
+        }
+        Ok(found)
+    }
+
     /// Up to `limit` records whose key begins with `prefix` and comes after `after`.
     async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Page, Error>;
 

@@ -108,6 +108,11 @@ impl Engine for Memory {
         Ok(state.records.get(key).map(|entry| record(key, entry)))
     }
 
+    async fn get_many(&self, keys: &[String]) -> Result<Vec<Option<Record>>, Error> {
+        let state = self.open()?;
+        Ok(keys.iter().map(|key| state.records.get(key).map(|entry| record(key, entry))).collect())
+    }
+
     async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Page, Error> {
         let state = self.open()?;
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);

@@ -60,6 +60,15 @@ impl<R: Keyed> Table<R> {
         self.store.get(&key).await?.map(|record| versioned(&record)).transpose()
     }
 
+    /// The records of several ids, in their order; those that are not there are left out.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn get_many(&self, ids: &[impl ToString]) -> Result<Vec<Versioned<R>>, Error> {
+        let keys: Vec<String> = ids.iter().map(|id| Self::key(id)).collect();
+        self.store.get_many(&keys).await?.iter().flatten().map(versioned).collect()
+    }
+
     /// Up to `limit` records after an id, in the order of their keys.
     ///
     /// # Errors

@@ -9,8 +9,9 @@ use types::{Assignment, Fault, Keyed, NodeId};
 use super::reader::{Read, Reader, continues, out_of_range};
 use crate::Sms;
 
-/// Pace of [`AssignmentEvent::Idle`].
-const IDLE: Duration = Duration::from_secs(5);
+/// Pace of [`AssignmentEvent::Idle`]: agents give a stream up after 60 s of silence, and with thousands of them each
+/// such event is a good part of all that the registry sends.
+const IDLE: Duration = Duration::from_secs(15);
 
 fn prefix(node: NodeId) -> String {
     format!("{}{node}/", Assignment::PREFIX)

@@ -16,22 +16,29 @@ const TOGETHER: usize = 64;
 
 impl Service {
     /// Looks again whenever something moved; ends with a failure only.
+    ///
+    /// Whoever waits, waits for a change of the nodes: only then is everybody looked at. An execution that begins
+    /// to wait is looked at alone, or a long queue would be walked for each that joins it.
     pub(super) async fn keep_placing(&self) -> Result<(), Fault> {
         let mut nodes = self.nodes.watch();
+        nodes.mark_unchanged();
+        let mut waiting = self.index.unplaced();
         loop {
-            self.place_waiting().await?;
-            tokio::select! {
-                moved = nodes.changed() => if moved.is_err() { return std::future::pending().await },
-                () = self.index.waiting().notified() => {}
-            }
+            self.place_all(waiting).await?;
+            waiting = tokio::select! {
+                biased;
+                moved = nodes.changed() => match moved {
+                    Ok(()) => self.index.unplaced(),
+                    Err(_) => return std::future::pending().await,
+                },
+                () = self.index.waiting().notified() => self.index.newly_unplaced(),
+            };
         }
     }
 
-    /// Looks once, the urgent first, then in the order of creation.
-    pub(super) async fn place_waiting(&self) -> Result<(), Fault> {
-        let mut waiting: Vec<_> = self
-            .index
-            .unplaced()
+    /// Looks at these once, the urgent first, then in the order of creation.
+    async fn place_all(&self, waiting: Vec<(ExecutionId, TaskId)>) -> Result<(), Fault> {
+        let mut waiting: Vec<_> = waiting
             .into_iter()
             .map(|(id, task)| {
                 let priority = self.tasks.get(&task.to_string()).map_or(TaskPriority::Unknown, |task| task.priority);
@@ -58,6 +65,8 @@ impl Service {
         let choice = self.placement.choose(&task, |node| self.index.load(node));
         let event = match &choice {
             Choice::Node(reserved) => Event::Place(reserved.node()),
+            // Most of those who wait wait for the same as before; their records need not even be read.
+            Choice::Wait(reason) if self.index.waits_for(id, reason) => return Ok(()),
             Choice::Wait(reason) => Event::Wait(reason),
         };
         let (execution, step) = self.apply(id, &event).await?;

@@ -80,7 +80,7 @@ impl Service {
         let logs = Logs::open(logs, config.clone(), clock.clone())?;
         let service = Arc::new(Self {
             table: Table::new(store),
-            index: Index::start(bus, &scope).await?,
+            index: Index::start(bus, nodes.touched(), &scope).await?,
             placement: Placement::new(nodes.clone()),
             logs: Arc::new(logs),
             store: store.clone(),
@@ -329,11 +329,8 @@ impl Service {
         let more = ids.len() > limit;
         ids.truncate(limit);
         let next = ids.last().copied().filter(|_| more);
-        let mut found = Vec::with_capacity(ids.len());
-        for id in ids {
-            // One that was removed since the ids were read is left out.
-            found.extend(self.table.get(&id).await?.map(|versioned| versioned.record));
-        }
+        // Those that were removed since the ids were read are left out.
+        let found = self.table.get_many(&ids).await?.into_iter().map(|versioned| versioned.record).collect();
         Ok((found, next))
     }
 

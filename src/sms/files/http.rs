@@ -156,7 +156,7 @@ struct FileList {
     ))]
 async fn list_files(State(sms): State<Sms>, Query(query): Query<ListFilesQuery>) -> Result<Json<FileList>, Problem> {
     let page = Page::parse("files", (query.limit, query.offset, query.cursor.as_deref()), DEFAULT_LIMIT)?;
-    let cut = sms.files.list(query.q.as_deref().filter(|part| !part.is_empty()), &page);
+    let cut = sms.files.list(query.q.as_deref().filter(|part| !part.is_empty()), &page)?;
     let files = cut.items.iter().map(|file| FileView::from(&**file)).collect();
     Ok(Json(FileList { files, total_count: cut.total, next_cursor: cut.next }))
 }

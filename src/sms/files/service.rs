@@ -198,13 +198,17 @@ impl Service {
     }
 
     /// Files, newest first, whose id or name contains `part` in any case.
-    pub(super) fn list(&self, part: Option<&str>, page: &Page) -> Cut<Arc<FileRecord>> {
-        let part = part.map(str::to_lowercase);
+    ///
+    /// # Errors
+    /// The cursor is of another list.
+    pub(super) fn list(&self, part: Option<&str>, page: &Page) -> Result<Cut<Arc<FileRecord>>, Fault> {
         let files = self.files.read();
-        let wanted = files.iter().rev().filter(|(id, file)| {
-            part.as_ref().is_none_or(|part| id.contains(part.as_str()) || file.name.to_lowercase().contains(part))
-        });
-        page.cut(Order::Falling, wanted.map(|(id, file)| (id, file.clone())))
+        let Some(part) = part.map(str::to_lowercase) else {
+            return Ok(page.of(Order::Falling, &files)?.map(|(_, file)| file.clone()));
+        };
+        let named = |id: &str, file: &FileRecord| id.contains(&part) || file.name.to_lowercase().contains(&part);
+        let wanted = files.iter().rev().filter(|(id, file)| named(id, file));
+        Ok(page.cut(Order::Falling, wanted).map(Arc::clone))
     }
 
     /// Removes a file: first its record, then its bytes.

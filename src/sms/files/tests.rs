@@ -67,7 +67,7 @@ impl World {
 
     fn nothing_is_left(&self) {
         assert_eq!(self.names(), BTreeSet::from([OWNER.to_owned()]));
-        assert_eq!(self.files.list(None, &Page::parse("files", (None, None, None), MOST).unwrap()).total, 0);
+        assert_eq!(self.files.list(None, &Page::parse("files", (None, None, None), MOST).unwrap()).unwrap().total, 0);
     }
 
     async fn read(&self, id: FileId) -> Result<Vec<u8>, Fault> {
@@ -259,16 +259,16 @@ async fn the_list_is_newest_first_and_searches_name_and_id_in_any_case() {
     }
     let page = |limit, cursor: Option<&str>| Page::parse("files", (limit, None, cursor), MOST).unwrap();
     let names = |part: Option<&str>| -> Vec<String> {
-        world.files.list(part, &page(None, None)).items.iter().map(|file| file.name.clone()).collect()
+        world.files.list(part, &page(None, None)).unwrap().items.iter().map(|file| file.name.clone()).collect()
     };
     assert_eq!(names(None), ["notes", "world.wasm", "Hello.wasm"]);
     assert_eq!(names(Some("hELLO")), ["Hello.wasm"]);
     assert_eq!(names(Some(&ids[1].to_string().to_uppercase())), ["world.wasm"]);
-    let first = world.files.list(Some(".wasm"), &page(Some(1), None));
+    let first = world.files.list(Some(".wasm"), &page(Some(1), None)).unwrap();
     assert_eq!((first.total, first.items[0].name.as_str()), (2, "world.wasm"));
     // Newer ones do not move the place of a cursor.
     world.files.upload(label("newer.wasm"), None, stream::iter(pieces(b"x"))).await.unwrap();
-    let second = world.files.list(Some(".wasm"), &page(Some(1), first.next.as_deref()));
+    let second = world.files.list(Some(".wasm"), &page(Some(1), first.next.as_deref())).unwrap();
     assert_eq!((second.items[0].name.as_str(), second.next), ("Hello.wasm", None));
 }
 

@@ -153,7 +153,7 @@ struct NodeList {
     ))]
 async fn list_nodes(State(sms): State<Sms>, Query(query): Query<ListNodesQuery>) -> Result<Json<NodeList>, Problem> {
     let page = Page::parse("nodes", (query.limit, query.offset, query.cursor.as_deref()), MOST)?;
-    let cut = sms.nodes.list(query.status.as_deref().filter(|status| !status.is_empty()), &page);
+    let cut = sms.nodes.list(query.status.as_deref().filter(|status| !status.is_empty()), &page)?;
     let nodes = cut.items.into_iter().map(NodeView::from).collect();
     Ok(Json(NodeList { success: true, nodes, total_count: cut.total, next_cursor: cut.next }))
 }
@@ -429,7 +429,7 @@ async fn list_resources(
         .node_uuids
         .filter(|list| !list.trim().is_empty())
         .map(|list| list.split(',').filter_map(|one| one.trim().parse().ok()).collect());
-    let cut = sms.nodes.list_resources(of.as_deref(), &page);
+    let cut = sms.nodes.list_resources(of.as_deref(), &page)?;
     let resources = cut.items.into_iter().map(ResourceView::from).collect();
     Ok(Json(ResourceList { resources, total_count: cut.total, next_cursor: cut.next }))
 }

@@ -13,11 +13,13 @@ mod liveness;
 mod records;
 mod service;
 mod stats;
+mod touched;
 pub(crate) mod views;
 
 pub use records::NodeBeat;
 pub use service::Service;
 pub use stats::ClusterStats;
+pub(crate) use touched::Touched;
 
 #[cfg(test)]
 mod tests;

@@ -19,6 +19,7 @@ use super::{
     liveness::{Pulses, Rules, TICK},
     records::{self, NodeBeat, Word},
     stats::ClusterStats,
+    touched::Touched,
 };
 use crate::{
     Config,
@@ -38,6 +39,7 @@ pub struct Service {
     pulses: Mutex<Pulses>,
     /// Load as last told; of registered nodes only.
     resources: Mutex<BTreeMap<NodeId, NodeResource>>,
+    touched: Arc<Touched>,
     bus: Bus,
     clock: Arc<dyn Clock>,
     pub(super) figures: Slot<Figures>,
@@ -78,7 +80,11 @@ impl Service {
         config: Live<Config>,
         scope: &Scope,
     ) -> Result<Arc<Self>, Fault> {
-        let nodes = bus.mirror::<Node, Arc<Node>>(scope, |node| node).await.map_err(crate::bus_fault)?;
+        let touched = Arc::new(Touched::default());
+        let changed = touched.clone();
+        let told = Arc::new(move |id: &str| id.parse().ok().into_iter().for_each(|id| changed.add(id)));
+        let nodes = bus.mirror_telling::<Node, Arc<Node>>(scope, |node| node, told);
+        let nodes = nodes.await.map_err(crate::bus_fault)?;
         let now = clock.monotonic();
         let mut pulses = Pulses::new(rules(&config.get()), now);
         for node in nodes.read().values() {
@@ -90,6 +96,7 @@ impl Service {
             nodes,
             pulses: Mutex::new(pulses),
             resources: Mutex::default(),
+            touched,
             bus: bus.clone(),
             clock,
             figures: Slot::default(),
@@ -202,7 +209,12 @@ impl Service {
         if self.get(id).is_none() {
             return Err(not_found(id));
         }
-        resources.insert(id, resource);
+        let busy = busy_percent(Some(&resource));
+        let before = resources.insert(id, resource);
+        drop(resources);
+        if busy_percent(before.as_ref()) != busy {
+            self.touched.add(id);
+        }
         Ok(())
     }
 
@@ -399,14 +411,21 @@ impl Service {
 
     /// Nodes in the order of their ids, which for those we named is the order of registration; `status` is what
     /// they show.
-    pub(super) fn list(&self, status: Option<&str>, page: &Page) -> Cut<Node> {
+    ///
+    /// # Errors
+    /// The cursor is of another list.
+    pub(super) fn list(&self, status: Option<&str>, page: &Page) -> Result<Cut<Node>, Fault> {
         let cut = {
             let nodes = self.nodes.read();
-            let wanted =
-                nodes.iter().filter(|(_, node)| status.is_none_or(|status| node.status().eq_ignore_ascii_case(status)));
-            page.cut(Order::Rising, wanted.map(|(id, node)| (id, node.clone())))
+            match status {
+                None => page.of(Order::Rising, &nodes)?.map(|(_, node)| node.clone()),
+                Some(status) => {
+                    let wanted = nodes.iter().filter(|(_, node)| node.status().eq_ignore_ascii_case(status));
+                    page.cut(Order::Rising, wanted).map(Arc::clone)
+                }
+            }
         };
-        Cut { items: cut.items.iter().map(|node| self.shown(node)).collect(), total: cut.total, next: cut.next }
+        Ok(cut.map(|node| self.shown(&node)))
     }
 
     /// All nodes that show a status.
@@ -422,10 +441,21 @@ impl Service {
     }
 
     /// Loads, in the order of their nodes' ids; of these nodes, or of all.
-    pub(super) fn list_resources(&self, of: Option<&[NodeId]>, page: &Page) -> Cut<(NodeId, NodeResource)> {
+    ///
+    /// # Errors
+    /// The cursor is of another list.
+    pub(super) fn list_resources(
+        &self,
+        of: Option<&[NodeId]>,
+        page: &Page,
+    ) -> Result<Cut<(NodeId, NodeResource)>, Fault> {
         let resources = self.resources();
-        let wanted = resources.iter().filter(|(id, _)| of.is_none_or(|of| of.contains(id)));
-        page.cut(Order::Rising, wanted.map(|(id, resource)| (id.to_string(), (*id, resource.clone()))))
+        let Some(of) = of else {
+            return Ok(page.of(Order::Rising, &resources)?.map(|(id, resource)| (*id, resource.clone())));
+        };
+        let wanted: BTreeMap<NodeId, &NodeResource> =
+            of.iter().filter_map(|id| Some((*id, resources.get(id)?))).collect();
+        Ok(page.of(Order::Rising, &wanted)?.map(|(id, resource)| (*id, NodeResource::clone(resource))))
     }
 
     /// Loads of these nodes, or of all.
@@ -437,17 +467,19 @@ impl Service {
         of.iter().filter_map(|id| Some((*id, resources.get(id)?.clone()))).collect()
     }
 
-    /// Nodes that may get new work of this kind, with their load.
-    pub fn candidates(&self, runtime: &str) -> Vec<(NodeId, Option<NodeResource>)> {
-        let fit: Vec<_> = self
-            .nodes
-            .read()
-            .values()
-            .filter(|node| node.takes_work() && node.has_runtime(runtime))
-            .map(|node| node.id)
-            .collect();
-        let resources = self.resources();
-        fit.into_iter().map(|id| (id, resources.get(&id).cloned())).collect()
+    /// A node, if it may get new work.
+    pub(crate) fn takes_work(&self, id: NodeId) -> Option<Arc<Node>> {
+        self.get(id).filter(|node| node.takes_work())
+    }
+
+    /// How busy a node is, in whole percent: finer differences are noise. One that has not told counts as busy.
+    pub(crate) fn busy_percent(&self, id: NodeId) -> u8 {
+        busy_percent(self.resources().get(&id))
+    }
+
+    /// Nodes of which a record, the load or the work has changed.
+    pub(crate) fn touched(&self) -> &Arc<Touched> {
+        &self.touched
     }
 
     /// Moves when any node has changed.
@@ -499,6 +531,10 @@ fn told(registration: &Registration, word: Option<&Word>, kept: Option<&Node>, n
         registered_at: kept.map_or(now, |kept| kept.registered_at),
         last_heartbeat: now,
     }
+}
+
+fn busy_percent(told: Option<&NodeResource>) -> u8 {
+    told.map_or(100.0, |told| told.cpu_usage_percent.max(told.memory_usage_percent)).clamp(0.0, 100.0) as u8
 }
 
 fn busy(id: NodeId) -> Fault {

@@ -104,7 +104,7 @@ impl TaskService for Grpc {
         };
         let limit = (request.limit > 0).then_some(i64::from(request.limit));
         let page = Page::parse("tasks", (limit, Some(i64::from(request.offset)), None), LIMIT).map_err(status)?;
-        let cut = self.sms.tasks.list(wanted, &page);
+        let cut = self.sms.tasks.list(wanted, &page).map_err(status)?;
         Ok(Response::new(ListTasksResponse {
             tasks: cut.items.iter().map(wire).collect(),
             total_count: i32::try_from(cut.total).unwrap_or(i32::MAX),

@@ -353,7 +353,7 @@ async fn list_tasks(State(sms): State<Sms>, Query(query): Query<ListTasksQuery>)
         priority: word("priority", query.priority.as_deref(), TaskPriority::from_word, TaskPriority::WORDS)?,
     };
     let page = Page::parse(LIST, (query.limit, query.offset, query.cursor.as_deref()), LIMIT)?;
-    let cut = sms.tasks.list(wanted, &page);
+    let cut = sms.tasks.list(wanted, &page)?;
     Ok(Json(TaskList {
         tasks: cut.items.iter().map(TaskView::from).collect(),
         total_count: cut.total,

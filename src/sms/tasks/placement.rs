@@ -3,29 +3,61 @@
 //! A task that is bound to a node goes there while that node takes work. Any other goes to the node with the
 //! fewest open executions among those that are online, take work and have its runtime; between equals the one
 //! with the lower load decides, then the id. No node: it waits, and a sentence says for what.
+//!
+//! ```text
+//!   node record, told load, open executions ─► Touched ─► ranked anew at the next choice ─► the first that fits
+//! ```
+//! So a choice costs what has changed since the last one, and not a look at every node.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     sync::{Arc, Mutex, MutexGuard},
 };
 use types::{Liveness, NodeId, Task};
 
-use crate::nodes;
-
-/// Placements that are decided and not yet visible in the index.
-type Reserved = Mutex<HashMap<NodeId, usize>>;
+use crate::nodes::{self, Touched};
 
 /// Chooses nodes.
 pub(crate) struct Placement {
     nodes: Arc<nodes::Service>,
-    reserved: Arc<Reserved>,
+    ranking: Arc<Mutex<Ranking>>,
+}
+
+/// Open executions, load in percent, id: the least of all is the best.
+type Rank = (usize, u8, NodeId);
+
+#[derive(Debug, Default)]
+struct Ranking {
+    /// Nodes that take work.
+    ranks: BTreeSet<Rank>,
+    ranked: HashMap<NodeId, Rank>,
+    /// Placements that are decided and not yet visible in the index.
+    reserved: HashMap<NodeId, usize>,
+}
+
+impl Ranking {
+    fn set(&mut self, node: NodeId, rank: Option<Rank>) {
+        let before = match rank {
+            Some(rank) => self.ranked.insert(node, rank),
+            None => self.ranked.remove(&node),
+        };
+        if let Some(before) = before {
+            self.ranks.remove(&before);
+        }
+        self.ranks.extend(rank);
+    }
+
+    fn reserved(&self, node: NodeId) -> usize {
+        self.reserved.get(&node).copied().unwrap_or(0)
+    }
 }
 
 /// A node's share of load until its execution is committed and counted; given back when dropped.
 #[derive(Debug)]
 pub(crate) struct Reservation {
     node: NodeId,
-    reserved: Arc<Reserved>,
+    ranking: Arc<Mutex<Ranking>>,
+    touched: Arc<Touched>,
 }
 
 impl Reservation {
@@ -35,19 +67,20 @@ impl Reservation {
     }
 }
 
-fn lock(reserved: &Reserved) -> MutexGuard<'_, HashMap<NodeId, usize>> {
-    reserved.lock().unwrap_or_else(|broken| broken.into_inner())
+fn lock(ranking: &Mutex<Ranking>) -> MutexGuard<'_, Ranking> {
+    ranking.lock().unwrap_or_else(|broken| broken.into_inner())
 }
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        let mut reserved = lock(&self.reserved);
-        if let Some(count) = reserved.get_mut(&self.node) {
+        let mut ranking = lock(&self.ranking);
+        if let Some(count) = ranking.reserved.get_mut(&self.node) {
             *count -= 1;
             if *count == 0 {
-                reserved.remove(&self.node);
+                ranking.reserved.remove(&self.node);
             }
         }
+        self.touched.add(self.node);
     }
 }
 
@@ -73,7 +106,7 @@ impl Choice {
 impl Placement {
     /// Among the nodes of a registry.
     pub(crate) fn new(nodes: Arc<nodes::Service>) -> Self {
-        Self { nodes, reserved: Arc::default() }
+        Self { nodes, ranking: Arc::default() }
     }
 
     /// A node for an execution of a task; `load` counts a node's open executions.
@@ -82,21 +115,26 @@ impl Placement {
             return self.bound(bound);
         }
         let runtime = task.executable.as_ref().map_or("wasm", |executable| executable.kind.runtime());
-        let candidates = self.nodes.candidates(runtime);
-        let mut reserved = lock(&self.reserved);
-        let best = candidates.into_iter().min_by_key(|(node, resource)| {
-            let open = load(*node) + reserved.get(node).copied().unwrap_or(0);
-            let busy = resource.as_ref().map_or(100.0, |told| told.cpu_usage_percent.max(told.memory_usage_percent));
-            // Whole percents: finer differences are noise, and floats have no order.
-            (open, busy.clamp(0.0, 100.0) as u8, *node)
-        });
+        let mut ranking = lock(&self.ranking);
+        for node in self.nodes.touched().take() {
+            let rank = self.nodes.takes_work(node).map(|record| {
+                let open = load(node) + ranking.reserved(node);
+                (open, self.nodes.busy_percent(record.id), node)
+            });
+            ranking.set(node, rank);
+        }
+        let fits = |node: NodeId| self.nodes.takes_work(node).is_some_and(|record| record.has_runtime(runtime));
+        let best = ranking.ranks.iter().map(|(_, _, node)| *node).find(|node| fits(*node));
         match best {
-            Some((node, _)) => {
-                *reserved.entry(node).or_insert(0) += 1;
-                Choice::Node(Reservation { node, reserved: self.reserved.clone() })
-            }
+            Some(node) => Choice::Node(self.reserve(&mut ranking, node)),
             None => Choice::Wait(format!("no online node has the runtime {runtime}")),
         }
+    }
+
+    fn reserve(&self, ranking: &mut Ranking, node: NodeId) -> Reservation {
+        *ranking.reserved.entry(node).or_insert(0) += 1;
+        self.nodes.touched().add(node);
+        Reservation { node, ranking: self.ranking.clone(), touched: self.nodes.touched().clone() }
     }
 
     fn bound(&self, node: NodeId) -> Choice {
@@ -109,7 +147,6 @@ impl Placement {
         if !record.takes_work() {
             return Choice::Wait(format!("node {node} takes no new work: it is {}", record.status()));
         }
-        *lock(&self.reserved).entry(node).or_insert(0) += 1;
-        Choice::Node(Reservation { node, reserved: self.reserved.clone() })
+        Choice::Node(self.reserve(&mut lock(&self.ranking), node))
     }
 }

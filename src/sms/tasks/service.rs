@@ -23,7 +23,7 @@ pub struct Service {
 }
 
 /// Which tasks; nothing given matches all.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Wanted {
     pub(crate) node_uuid: Option<NodeId>,
     pub(crate) status: Option<TaskStatus>,
@@ -125,7 +125,10 @@ impl Service {
     }
 
     /// A page of the matching tasks in the order of registration, and how many match in all.
-    pub(crate) fn list(&self, wanted: Wanted, page: &Page) -> Cut<Seen> {
+    ///
+    /// # Errors
+    /// The cursor is of another list.
+    pub(crate) fn list(&self, wanted: Wanted, page: &Page) -> Result<Cut<Seen>, Fault> {
         let fits = |task: &Task| {
             wanted.node_uuid.is_none_or(|node| task.node_uuid == Some(node))
                 && wanted.priority.is_none_or(|priority| task.priority == priority)
@@ -133,11 +136,13 @@ impl Service {
         };
         let cut = {
             let tasks = self.executions.tasks().read();
-            let fitting = tasks.iter().filter(|(_, task)| fits(task));
-            page.cut(Order::Rising, fitting.map(|(id, task)| (id, task.clone())))
+            if wanted == Wanted::default() {
+                page.of(Order::Rising, &tasks)?.map(|(_, task)| task.clone())
+            } else {
+                page.cut(Order::Rising, tasks.iter().filter(|(_, task)| fits(task))).map(Arc::clone)
+            }
         };
-        let items = cut.items.into_iter().map(|task| self.see(task)).collect();
-        Cut { items, total: cut.total, next: cut.next }
+        Ok(cut.map(|task| self.see(task)))
     }
 
     /// Removes a task with what its node was told of it, and asks its open executions to stop.

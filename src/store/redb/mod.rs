@@ -157,6 +157,11 @@ impl Engine for Redb {
         self.read(move |txn| reader::get(txn, &key)).await
     }
 
+    async fn get_many(&self, keys: &[String]) -> Result<Vec<Option<Record>>, Error> {
+        let keys = keys.to_vec();
+        self.read(move |txn| reader::get_many(txn, &keys)).await
+    }
+
     async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Page, Error> {
         let (prefix, after) = (prefix.to_owned(), after.map(str::to_owned));
         self.read(move |txn| reader::list(txn, &prefix, after.as_deref(), limit)).await

@@ -16,9 +16,17 @@ const MOST_BYTES: usize = 32 << 20;
 const MOST_AHEAD_MILLIS: i64 = 24 * 3600 * 1000;
 
 pub(super) fn get(txn: &ReadTransaction, key: &str) -> Result<Option<Record>, Trouble> {
+    let found = get_many(txn, &[key])?;
+    Ok(found.into_iter().next().flatten())
+}
+
+pub(super) fn get_many(txn: &ReadTransaction, keys: &[impl AsRef<str>]) -> Result<Vec<Option<Record>>, Trouble> {
     let table = txn.open_table(RECORDS)?;
-    let Some(found) = ReadableTable::get(&table, key.as_bytes())? else { return Ok(None) };
-    record(key.as_bytes(), found.value()).map(Some)
+    let one = |key: &[u8]| {
+        let Some(found) = ReadableTable::get(&table, key)? else { return Ok(None) };
+        record(key, found.value()).map(Some)
+    };
+    keys.iter().map(|key| one(key.as_ref().as_bytes())).collect()
 }
 
 pub(super) fn list(txn: &ReadTransaction, prefix: &str, after: Option<&str>, limit: usize) -> Result<Page, Trouble> {
