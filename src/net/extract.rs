@@ -21,7 +21,7 @@ use http::{HeaderMap, StatusCode, header, request::Parts};
 use serde::{Serialize, de::DeserializeOwned};
 use types::{ErrorKind, Fault, FieldError};
 
-use crate::problem::Problem;
+use crate::{pace::TooSlow, problem::Problem};
 
 /// A JSON body; also a JSON answer.
 #[derive(Clone, Copy, Debug, Default)]
@@ -193,7 +193,7 @@ fn unread(rejection: BytesRejection) -> Problem {
 fn is_timeout(error: &(dyn std::error::Error + 'static)) -> bool {
     let mut cause = Some(error);
     while let Some(one) = cause {
-        if one.is::<tower_http::timeout::TimeoutError>() {
+        if one.is::<TooSlow>() {
             return true;
         }
         cause = one.source();

@@ -15,12 +15,11 @@ use axum::{
     response::Response,
 };
 use futures_util::FutureExt;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
 use std::{any::Any, net::SocketAddr, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 use telemetry::trace;
 use tonic::{Code, Status};
 use tower::ServiceExt;
-use tower_http::timeout::TimeoutBody;
 use tracing::Instrument;
 use types::{ErrorKind, Fault};
 
@@ -28,12 +27,17 @@ use crate::{
     access::{Access, Visit, is_health},
     figures::Figures,
     grpc,
+    pace::Paced,
     problem::{self, Attached, Problem},
     serve::ServeOptions,
 };
 
 /// Header that carries the id of a request both ways.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// How much of a refused request is still read, and for how long.
+const DRAINED_BYTES: u64 = 1 << 20;
+const DRAINED_WITHIN: Duration = Duration::from_secs(1);
 
 /// Characters of a path that are logged and told.
 const LONGEST_PATH: usize = 512;
@@ -125,9 +129,27 @@ impl Front {
     }
 
     async fn route(&self, request: Request, grpc: bool) -> Response {
-        let idle = self.body_idle;
         // A gRPC stream may be silent for long; what a silent REST body means is never good.
-        let request = if grpc { request } else { request.map(|body| Body::new(TimeoutBody::new(idle, body))) };
+        if grpc {
+            return self.routed(request).await;
+        }
+        let waits = request.headers().contains_key(header::EXPECT);
+        let (parts, body) = request.into_parts();
+        let (whole, multiplexed) = (body.is_end_stream(), parts.version >= Version::HTTP_2);
+        let (body, rest) = Paced::new(body, self.body_idle);
+        let mut answer = self.routed(Request::from_parts(parts, Body::new(body))).await;
+        // Refused before it was read: a peer that is still sending would see a broken connection instead of why. One
+        // that waits to be told to send has nothing on the way.
+        if !whole && !multiplexed && answer.status().as_u16() >= 400 {
+            let read = !waits && rest.drain(DRAINED_BYTES, DRAINED_WITHIN).await;
+            if !read {
+                answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
+        }
+        answer
+    }
+
+    async fn routed(&self, request: Request) -> Response {
         let routed = AssertUnwindSafe(self.router.clone().oneshot(request)).catch_unwind();
         let ended = match self.request_timeout {
             None => routed.await,

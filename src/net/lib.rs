@@ -42,6 +42,7 @@ mod connection;
 mod figures;
 mod front;
 mod kept;
+mod pace;
 mod stream;
 
 pub use access::Access;

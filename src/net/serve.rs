@@ -38,7 +38,8 @@ pub struct ServeOptions {
     /// Longest wait for the first byte, for the end of a request's headers, and for the next request on a kept
     /// HTTP/1 connection.
     pub header_timeout: Duration,
-    /// Longest pause within the body of a request (gRPC streams excepted).
+    /// Longest pause within the body of a request, and the longest wait for it in all beyond a pace of 1024 bytes a
+    /// second (gRPC streams excepted).
     pub body_idle: Duration,
     /// Longest time for which a peer may take no bytes of an answer.
     pub write_stall: Duration,
