@@ -59,7 +59,17 @@ pub fn fault(status: Status) -> Fault {
         };
     }
     let (kind, code) = kind_of(status.code());
-    let message = if status.message().is_empty() { status.code().description() } else { status.message() };
+    let mut message =
+        if status.message().is_empty() { status.code().description() } else { status.message() }.to_owned();
+    // A connection that failed says why only in its causes.
+    let mut cause = std::error::Error::source(&status);
+    while let Some(one) = cause {
+        let text = one.to_string();
+        if !message.contains(&text) {
+            message = format!("{message}: {text}");
+        }
+        cause = one.source();
+    }
     Fault::new(kind, code, message)
 }
 
