@@ -1,6 +1,6 @@
 //! Group commit: one queue, one committer, one engine transaction for all batches that wait.
 
-use std::{sync::Arc, time::Instant};
+use std::{io, path::Path, sync::Arc, time::Instant};
 use supervise::{OnError, Scope};
 use telemetry::Slot;
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
@@ -46,7 +46,8 @@ impl Store {
             let measured = Measured { engine: engine.clone(), figures: figures.clone() };
             async move {
                 let mut waiting = waiting.lock().await;
-                let ended = run(&measured, &mut waiting, &stop).await;
+                let mut told = failed.subscribe();
+                let ended = run(&measured, &mut waiting, &stop, &mut told).await;
                 if let Err(error) = &ended {
                     failed.send_replace(Some(error.clone()));
                 }
@@ -173,6 +174,25 @@ impl Store {
         self.engine.log_id()
     }
 
+    /// An fsync of a file beside the store failed: what the disk holds is unknown, so nothing more is acknowledged
+    /// and the process ends, as after a failed fsync of the store itself. Only a full disk is merely told. Answers
+    /// what to tell the caller.
+    pub fn unsynced(&self, path: &Path, error: &io::Error) -> Error {
+        let (path, detail) = (path.to_owned(), format!("fsync: {error}"));
+        if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
+            return Error::Full { path, detail };
+        }
+        let error = Error::Failed { path, detail };
+        self.failed.send_if_modified(|first| {
+            let new = first.is_none();
+            if new {
+                *first = Some(error.clone());
+            }
+            new
+        });
+        error
+    }
+
     /// The failure that ended writing, if any; for readiness.
     pub fn failure(&self) -> Option<Error> {
         self.failed.borrow().clone()
@@ -211,11 +231,17 @@ impl Measured {
     }
 }
 
-async fn run(engine: &Measured, waiting: &mut mpsc::Receiver<Waiting>, stop: &supervise::Stop) -> Result<(), Error> {
+async fn run(
+    engine: &Measured,
+    waiting: &mut mpsc::Receiver<Waiting>,
+    stop: &supervise::Stop,
+    failed: &mut watch::Receiver<Option<Error>>,
+) -> Result<(), Error> {
     let mut next = Vec::with_capacity(MOST_TOGETHER);
     loop {
         tokio::select! {
             biased;
+            error = failure(failed) => return Err(error),
             got = waiting.recv() => match got {
                 Some(first) => next.push(first),
                 None => return Ok(()),
@@ -230,6 +256,15 @@ async fn run(engine: &Measured, waiting: &mut mpsc::Receiver<Waiting>, stop: &su
             next.push(more);
         }
         commit(engine, &mut next).await?;
+    }
+}
+
+/// Ends when somebody else has found that the disk failed.
+async fn failure(failed: &mut watch::Receiver<Option<Error>>) -> Error {
+    match failed.wait_for(Option::is_some).await.map(|error| error.clone()) {
+        Ok(Some(error)) => error,
+        // The sender outlives the committer.
+        Ok(None) | Err(_) => std::future::pending().await,
     }
 }
 

@@ -109,6 +109,8 @@ pub(crate) fn unusable(path: &Path, what: &str, error: &io::Error) -> Error {
     let (path, detail) = (path.to_owned(), format!("{what}: {error}"));
     match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Error::Full { path, detail },
+        // Not a matter of settings or permissions.
+        _ if error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) => Error::Failed { path, detail },
         _ => Error::Unusable { path, detail },
     }
 }

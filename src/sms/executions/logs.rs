@@ -135,7 +135,7 @@ pub(crate) struct Logs {
     clock: Arc<dyn Clock>,
     pub(crate) removals: Removals,
     logs: Mutex<HashMap<ExecutionId, Arc<Log>>>,
-    failed: watch::Sender<Option<String>>,
+    failed: watch::Sender<Option<(PathBuf, Arc<io::Error>)>>,
 }
 
 /// The word of an attempt that another has followed.
@@ -161,11 +161,11 @@ impl Logs {
     }
 
     /// Waits for a failure after which nothing more may be acknowledged.
-    pub(crate) async fn failure(&self) -> String {
+    pub(crate) async fn failure(&self) -> (PathBuf, Arc<io::Error>) {
         let mut failed = self.failed.subscribe();
-        match failed.wait_for(Option::is_some).await.map(|reason| reason.clone()) {
-            Ok(reason) => reason.unwrap_or_default(),
-            Err(_) => std::future::pending().await,
+        match failed.wait_for(Option::is_some).await.map(|failure| failure.clone()) {
+            Ok(Some(failure)) => failure,
+            Ok(None) | Err(_) => std::future::pending().await,
         }
     }
 
@@ -385,8 +385,9 @@ impl Logs {
         let synced = file.sync_data().and_then(|()| if made { File::open(&self.dir)?.sync_all() } else { Ok(()) });
         synced.map_err(|error| {
             // The system may have dropped what it could not write, so no later answer could be believed.
-            self.failed.send_replace(Some(format!("{}: fsync failed: {error}", path.display())));
-            broken(path, &error)
+            let fault = broken(path, &error);
+            self.failed.send_replace(Some((path.to_owned(), Arc::new(error))));
+            fault
         })
     }
 }

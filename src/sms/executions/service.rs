@@ -124,7 +124,12 @@ impl Service {
         scope.spawn("logs", OnError::StopProcess, move |stop| {
             let service = self.clone();
             async move {
-                tokio::select! { () = stop.cancelled() => Ok(()), reason = service.logs.failure() => Err(reason.into()) }
+                tokio::select! {
+                    () = stop.cancelled() => {}
+                    // Ends the process through the store.
+                    (path, error) = service.logs.failure() => drop(service.store.unsynced(&path, &error)),
+                }
+                Ok(())
             }
         });
     }

@@ -15,6 +15,10 @@ pub(super) const LONGEST_NAME: usize = 255;
 /// Bytes of a media type.
 pub(super) const LONGEST_TYPE: usize = 255;
 
+/// EMFILE and ENFILE: not a matter of the disk.
+const NO_DESCRIPTORS: i32 = rustix::io::Errno::MFILE.raw_os_error();
+const NONE_IN_THE_SYSTEM: i32 = rustix::io::Errno::NFILE.raw_os_error();
+
 /// What the headers of an upload say of it.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Label {
@@ -110,7 +114,14 @@ pub(super) fn disk(what: &str, path: &Path, error: &io::Error) -> Fault {
     let full =
         matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge);
     if full {
-        return Fault::new(ErrorKind::StorageFull, "STORAGE_FULL", "the disk has no space for this file");
+        let message = "the disk has not enough bytes free for this file; delete something, or give it a larger disk";
+        return Fault::new(ErrorKind::StorageFull, "STORAGE_FULL", message);
+    }
+    if matches!(error.raw_os_error(), Some(NO_DESCRIPTORS | NONE_IN_THE_SYSTEM)) {
+        tracing::warn!(path = %path.display(), %error, what, "no file could be opened");
+        let message = "the registry has no file descriptors left: close connections, or raise its limit of open files \
+                       (ulimit -n, LimitNOFILE=)";
+        return Fault::new(ErrorKind::Unavailable, "NO_FILE_DESCRIPTORS", message);
     }
     tracing::error!(path = %path.display(), %error, what, "the disk failed");
     Fault::new(ErrorKind::Internal, "STORAGE_FAILED", format!("the disk failed: {what}"))

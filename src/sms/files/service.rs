@@ -139,7 +139,7 @@ impl Service {
     }
 
     async fn finish(&self, received: Received, record: FileRecord) -> Result<FileRecord, Fault> {
-        let kept = received.keep().await?;
+        let kept = received.keep(&self.store).await?;
         match self.table.insert(&record, Batch::new()).await {
             Ok(rev) => {
                 kept.settle();
@@ -254,6 +254,8 @@ pub(super) fn fits(announced: u64, free: u64, whole: u64) -> Result<(), Fault> {
     if free >= announced.saturating_add(reserve) {
         return Ok(());
     }
-    let message = format!("the disk has {free} bytes left, {reserve} of them reserved; delete something first");
+    let message = format!(
+        "the disk has {free} bytes free, {reserve} of them reserved; delete something, or give it a larger disk"
+    );
     Err(Fault::new(ErrorKind::StorageFull, "STORAGE_FULL", message))
 }

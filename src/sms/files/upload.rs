@@ -15,6 +15,7 @@ use std::{
     path::{Path, PathBuf},
     time::Duration,
 };
+use store::Store;
 use tokio::{fs::File, io::AsyncWriteExt};
 use types::{ErrorKind, Fault, FileId};
 
@@ -119,10 +120,10 @@ impl Received {
     /// Puts the bytes on disk under their name, for good.
     ///
     /// # Errors
-    /// When the disk fails; nothing is left behind then.
-    pub async fn keep(self) -> Result<Kept, Fault> {
+    /// When the disk fails; nothing is left behind then. A failed fsync ends the process through `store`.
+    pub async fn keep(self, store: &Store) -> Result<Kept, Fault> {
         let Self { mut part, file, .. } = self;
-        file.sync_all().await.map_err(|error| disk("writing a file to disk", &part.path, &error))?;
+        file.sync_all().await.map_err(|error| store.unsynced(&part.path, &error))?;
         drop(file);
         tokio::fs::rename(&part.path, &part.place).await.map_err(|error| disk("naming a file", &part.path, &error))?;
         part.path.clone_from(&part.place);
@@ -130,7 +131,7 @@ impl Received {
         let synced = tokio::task::spawn_blocking(move || std::fs::File::open(dir)?.sync_all()).await;
         synced
             .unwrap_or_else(|error| Err(io::Error::other(error)))
-            .map_err(|error| disk("writing a directory to disk", &part.place, &error))?;
+            .map_err(|error| store.unsynced(&part.place, &error))?;
         Ok(Kept { part })
     }
 }

@@ -10,6 +10,7 @@ use std::{
     path::{Path, PathBuf},
     sync::Mutex,
 };
+use store::Store;
 use types::Fault;
 use uuid::Uuid;
 
@@ -21,7 +22,8 @@ const TEMPORARY: &str = "tmp-";
 
 /// Where the bytes are.
 pub(super) enum Blobs {
-    Disk(PathBuf),
+    /// A directory, and the store that hears of a disk that failed.
+    Disk(PathBuf, Store),
     Memory(Mutex<HashMap<Uuid, Bytes>>),
 }
 
@@ -37,25 +39,29 @@ pub(super) enum Unread {
 
 impl Blobs {
     /// Takes a directory (made if missing, 0700) and removes what belongs to none of the blobs in `keep`.
-    pub(super) async fn open(dir: PathBuf, keep: HashSet<Uuid>) -> Result<Self, Fault> {
+    pub(super) async fn open(dir: PathBuf, keep: HashSet<Uuid>, store: Store) -> Result<Self, Fault> {
         blocking(move || {
             let removed = sweep(&dir, &keep).map_err(|error| disk(&dir, &error))?;
             if removed > 0 {
                 tracing::info!(removed, "removed blobs without an object");
             }
-            Ok(Self::Disk(dir))
+            Ok(Self::Disk(dir, store))
         })
         .await
     }
 
-    /// Writes bytes that survive a power cut once this returns; also tells their sha256.
+    /// Writes bytes that survive a power cut once this returns; also tells their sha256. A failed fsync ends the
+    /// process.
     pub(super) async fn write(&self, value: Bytes) -> Result<(Uuid, String), Fault> {
         let id = Uuid::now_v7();
         match self {
-            Self::Disk(dir) => {
-                let dir = dir.clone();
+            Self::Disk(dir, store) => {
+                let (dir, store) = (dir.clone(), store.clone());
                 blocking(move || {
-                    write(&dir, id, &value).map_err(|error| disk(&dir, &error))?;
+                    write(&dir, id, &value).map_err(|unwritten| match unwritten {
+                        Unwritten::Refused(error) => disk(&dir, &error),
+                        Unwritten::Unsynced(error) => store.unsynced(&dir, &error).into(),
+                    })?;
                     Ok((id, digest(&value)))
                 })
                 .await
@@ -71,7 +77,7 @@ impl Blobs {
     /// Reads and verifies the bytes of an object.
     pub(super) async fn read(&self, record: &ObjectRecord) -> Result<Bytes, Unread> {
         let dir = match self {
-            Self::Disk(dir) => dir,
+            Self::Disk(dir, _) => dir,
             Self::Memory(blobs) => return lock(blobs).get(&record.blob).cloned().ok_or(Unread::Missing),
         };
         let (path, size, sha256) = (dir.join(record.blob.to_string()), record.size, record.sha256.clone());
@@ -100,7 +106,7 @@ impl Blobs {
     /// Removes bytes that no record names any more; what remains of a failure is swept at the next start.
     pub(super) async fn remove(&self, id: Uuid) {
         match self {
-            Self::Disk(dir) => {
+            Self::Disk(dir, _) => {
                 let path = dir.join(id.to_string());
                 if let Err(error) = tokio::fs::remove_file(&path).await {
                     tracing::warn!(path = %path.display(), %error, "cannot remove a blob");
@@ -121,14 +127,28 @@ fn digest(value: &[u8]) -> String {
     hex(hash)
 }
 
-fn write(dir: &Path, id: Uuid, value: &[u8]) -> io::Result<()> {
+/// Why bytes were not written.
+enum Unwritten {
+    /// The disk does not take them.
+    Refused(io::Error),
+    /// An fsync failed.
+    Unsynced(io::Error),
+}
+
+impl From<io::Error> for Unwritten {
+    fn from(error: io::Error) -> Self {
+        Self::Refused(error)
+    }
+}
+
+fn write(dir: &Path, id: Uuid, value: &[u8]) -> Result<(), Unwritten> {
     let temporary = dir.join(format!("{TEMPORARY}{id}"));
     let written = (|| {
         let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
         file.write_all(value)?;
-        file.sync_all()?;
+        file.sync_all().map_err(Unwritten::Unsynced)?;
         fs::rename(&temporary, dir.join(id.to_string()))?;
-        fs::File::open(dir)?.sync_all()
+        fs::File::open(dir)?.sync_all().map_err(Unwritten::Unsynced)
     })();
     if written.is_err() {
         // One of the two is there at most; the error above is what matters.

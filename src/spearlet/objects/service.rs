@@ -129,7 +129,7 @@ impl Service {
                 if let Some(error) = broken {
                     return Err(error.into());
                 }
-                (Some(store.clone()), Blobs::open(dir, index.blobs()).await?)
+                (Some(store.clone()), Blobs::open(dir, index.blobs(), store.clone()).await?)
             }
         };
         let units = usize::try_from(config.max_object_size.saturating_mul(VALUES_IN_MEMORY) / UNIT);

@@ -53,20 +53,25 @@ pub(super) trait Disk: Debug + Send + Sync + 'static {
 
 impl Disk for File {
     fn len(&self) -> io::Result<u64> {
-        Ok(self.metadata()?.len())
+        Ok(self.metadata().map_err(of("stat"))?.len())
     }
     fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.read_exact_at(out, offset)
+        self.read_exact_at(out, offset).map_err(of("read"))
     }
     fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.write_all_at(data, offset)
+        self.write_all_at(data, offset).map_err(of("write"))
     }
     fn set_len(&self, len: u64) -> io::Result<()> {
-        File::set_len(self, len)
+        File::set_len(self, len).map_err(of("ftruncate"))
     }
     fn sync(&self) -> io::Result<()> {
-        self.sync_data()
+        self.sync_data().map_err(of("fdatasync"))
     }
+}
+
+/// Names the system call in an error.
+fn of(call: &'static str) -> impl Fn(io::Error) -> io::Error {
+    move |error| io::Error::new(error.kind(), format!("{call}: {error}"))
 }
 
 /// Which call failed.
