@@ -1,7 +1,9 @@
 //! Alive and ready: `/livez`, `/healthz` and `/readyz`.
 //!
 //! Alive means that the process answers at all. Ready means that every named check is, and that the process is
-//! not stopping. `/readyz?verbose` lists the checks; a refusal (503) always does.
+//! not stopping. A part that does most of its work may say what it cannot do and stay ready: whoever takes requests
+//! away from a process that is not ready would make that worse. `/readyz?verbose` lists the checks; a refusal (503)
+//! always does.
 
 use axum::{Router, extract::RawQuery, response::IntoResponse, response::Response, routing::get};
 use http::{HeaderValue, StatusCode, header};
@@ -12,10 +14,21 @@ use std::{
 };
 use tokio_util::sync::CancellationToken;
 
+type Checks = Arc<Mutex<BTreeMap<String, State>>>;
+
+/// How one part is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum State {
+    Ready,
+    /// It works, but for what is said.
+    Limited(String),
+    NotReady(String),
+}
+
 /// Named checks. Cheap to clone; clones are one.
 #[derive(Clone, Debug, Default)]
 pub struct Readiness {
-    checks: Arc<Mutex<BTreeMap<String, Option<String>>>>,
+    checks: Checks,
     stopping: Option<CancellationToken>,
 }
 
@@ -23,7 +36,7 @@ pub struct Readiness {
 #[derive(Clone, Debug)]
 pub struct Check {
     name: String,
-    checks: Arc<Mutex<BTreeMap<String, Option<String>>>>,
+    checks: Checks,
 }
 
 impl Readiness {
@@ -47,13 +60,16 @@ impl Readiness {
 
     /// Is everything ready?
     pub fn is_ready(&self) -> bool {
-        !self.is_stopping() && lock(&self.checks).values().all(Option::is_none)
+        !self.is_stopping() && !lock(&self.checks).values().any(|state| matches!(state, State::NotReady(_)))
     }
 
     /// What is not ready, and why.
     pub fn reasons(&self) -> Vec<(String, String)> {
-        let mut reasons: Vec<_> =
-            lock(&self.checks).iter().filter_map(|(name, reason)| Some((name.clone(), reason.clone()?))).collect();
+        let not_ready = |(name, state): (&String, &State)| match state {
+            State::NotReady(reason) => Some((name.clone(), reason.clone())),
+            State::Ready | State::Limited(_) => None,
+        };
+        let mut reasons: Vec<_> = lock(&self.checks).iter().filter_map(not_ready).collect();
         if self.is_stopping() {
             reasons.push(("process".to_owned(), "stopping".to_owned()));
         }
@@ -80,18 +96,19 @@ impl Readiness {
 
     fn listed(&self, ready: bool) -> String {
         let mut lines = String::new();
-        let mut line = |name: &str, reason: Option<&str>| {
-            let written = match reason {
-                None => writeln!(lines, "[+] {name}: ok"),
-                Some(reason) => writeln!(lines, "[-] {name}: {reason}"),
+        let mut line = |name: &str, state: &State| {
+            let written = match state {
+                State::Ready => writeln!(lines, "[+] {name}: ok"),
+                State::Limited(reason) => writeln!(lines, "[!] {name}: {reason}"),
+                State::NotReady(reason) => writeln!(lines, "[-] {name}: {reason}"),
             };
             written.expect("writing to a string cannot fail");
         };
-        for (name, reason) in lock(&self.checks).iter() {
-            line(name, reason.as_deref());
+        for (name, state) in lock(&self.checks).iter() {
+            line(name, state);
         }
         if self.is_stopping() {
-            line("process", Some("stopping"));
+            line("process", &State::NotReady("stopping".to_owned()));
         }
         lines.push_str(if ready { "ready\n" } else { "not ready\n" });
         lines
@@ -105,16 +122,21 @@ impl Readiness {
 impl Check {
     /// This part can do its work.
     pub fn set_ready(&self) {
-        self.set(None);
+        self.set(State::Ready);
+    }
+
+    /// This part does most of its work; what it does not is shown to everybody.
+    pub fn set_limited(&self, reason: impl Into<String>) {
+        self.set(State::Limited(reason.into()));
     }
 
     /// This part cannot do its work; the reason is shown to everybody.
     pub fn set_not_ready(&self, reason: impl Into<String>) {
-        self.set(Some(reason.into()));
+        self.set(State::NotReady(reason.into()));
     }
 
-    fn set(&self, reason: Option<String>) {
-        lock(&self.checks).insert(self.name.clone(), reason);
+    fn set(&self, state: State) {
+        lock(&self.checks).insert(self.name.clone(), state);
     }
 }
 

@@ -15,6 +15,7 @@ use types::{Clock, SystemClock};
 
 use crate::{
     config::{Engine, Listen, Resolved, SmsSettings, SpearletSettings, WasmSettings},
+    disk,
     doors::Doors,
     instruments::Instruments,
     ready,
@@ -26,6 +27,10 @@ use crate::{
 const SMS_HTTP: &str = "127.0.0.1:8080";
 
 pub use crate::doors::MadeToken;
+
+/// Which settings name the data directories, for errors.
+const SMS_DIR: &str = "database.path, flag --db-path";
+const SPEARLET_DIR: &str = "spearlet.storage.data_dir, flag --storage-path";
 
 /// Where a running process can be reached, for banners and tests.
 #[derive(Clone, Debug, Default)]
@@ -85,7 +90,9 @@ pub async fn serve(
     signal: impl Future<Output = ()>,
     ready: impl FnOnce(&Running),
 ) -> Result<(), Stopped> {
-    let Start { settings, instruments, reloads, program } = start;
+    let Start { mut settings, instruments, reloads, program } = start;
+    let (effective, warned) = (std::mem::take(&mut settings.effective), std::mem::take(&mut settings.warnings));
+    let in_force = InForce { effective, level: settings.log.level, warned };
     let supervisor = Supervisor::new(settings.shutdown);
     let readiness = Readiness::new().until(supervisor.stopping());
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
@@ -101,49 +108,66 @@ pub async fn serve(
         spearlet: None,
         supervisor,
     };
-    let sms_sockets = match &settings.sms {
-        Some(sms) => Some(house.bind(("sms/grpc", &sms.grpc), ("sms/http", &sms.http)).await?),
-        None => None,
-    };
-    let agent_sockets = match &settings.spearlet {
-        Some(agent) => Some(house.bind(("spearlet/grpc", &agent.grpc), ("spearlet/http", &agent.http)).await?),
-        None => None,
-    };
-    let (who, listeners) = ((settings.roles.name(), env!("CARGO_PKG_VERSION")), &house.running.listeners);
-    let process = Process::new(who, listeners, &house.supervisor, &house.readiness, house.clock.clone());
     let mut stores = Vec::new();
-    let mut local = None;
-    if let (Some(sms), Some(sockets)) = (settings.sms, sms_sockets) {
-        local = Some(house.start_sms(sms, sockets, &process, &mut stores).await?);
-    }
-    if let (Some(agent), Some(sockets)) = (settings.spearlet, agent_sockets) {
-        house.start_spearlet(agent, sockets, local, (&process, &mut stores)).await?;
-    }
-    house.running.token = house.doors.made();
-    let in_force = InForce { effective: settings.effective, level: settings.log.level, warned: settings.warnings };
-    let supervisor = house.supervisor.clone();
-    let followers =
-        Followers { doors: house.doors, sms: house.sms, spearlet: house.spearlet, supervisor: supervisor.clone() };
-    let reload = Reload::new(reloads, followers, in_force);
-    let scope = supervisor.scope(Phase::Intake, "process");
-    let stop = scope.stop();
-    scope.spawn_once("reload", reload.run(stop));
-    house.supervisor.watchdog();
-    house.supervisor.ready();
-    for (listener, address) in &house.running.listeners {
-        tracing::info!(listener, %address, "listening");
-    }
-    tracing::info!("ready");
-    ready(&house.running);
-    let ended = house.supervisor.run(signal).await;
+    tokio::pin!(signal);
+    let started = tokio::select! {
+        biased;
+        () = &mut signal => None,
+        started = Box::pin(house.start(settings, &mut stores)) => Some(started?),
+    };
+    let House { supervisor, running, doors, sms, spearlet, .. } = house;
+    let ended = match started {
+        None => {
+            tracing::info!("told to stop before it was ready");
+            supervisor.run(async {}).await
+        }
+        Some(()) => {
+            let followers = Followers { doors, sms, spearlet, supervisor: supervisor.clone() };
+            let (scope, reload) =
+                (supervisor.scope(Phase::Intake, "process"), Reload::new(reloads, followers, in_force));
+            scope.spawn_once("reload", reload.run(scope.stop()));
+            for (listener, address) in &running.listeners {
+                tracing::info!(listener, %address, "listening");
+            }
+            tracing::info!("ready");
+            ready(&running);
+            supervisor.run(signal).await
+        }
+    };
     match (ended, stores.iter().find_map(Store::failure)) {
-        (Err(failure), Some(store::Error::Failed { .. })) => Err(Stopped::disk(failure)),
-        (Err(failure), _) => Err(Stopped::failed(failure)),
+        // A store fails for good only when nobody knows any more what is on its disk.
+        (Err(failure), Some(_)) => Err(Stopped::disk(failure)),
+        (Err(failure), None) => Err(Stopped::failed(failure)),
         (Ok(()), _) => Ok(()),
     }
 }
 
 impl House {
+    /// Builds and starts the parts; when it returns, they answer.
+    async fn start(&mut self, settings: Resolved, stores: &mut Vec<Store>) -> Result<(), Stopped> {
+        let sms_sockets = match &settings.sms {
+            Some(sms) => Some(self.bind(("sms/grpc", &sms.grpc), ("sms/http", &sms.http)).await?),
+            None => None,
+        };
+        let agent_sockets = match &settings.spearlet {
+            Some(agent) => Some(self.bind(("spearlet/grpc", &agent.grpc), ("spearlet/http", &agent.http)).await?),
+            None => None,
+        };
+        let (who, listeners) = ((settings.roles.name(), env!("CARGO_PKG_VERSION")), &self.running.listeners);
+        let process = Process::new(who, listeners, &self.supervisor, &self.readiness, self.clock.clone());
+        let mut local = None;
+        if let (Some(sms), Some(sockets)) = (settings.sms, sms_sockets) {
+            local = Some(self.start_sms(sms, sockets, &process, stores).await?);
+        }
+        if let (Some(agent), Some(sockets)) = (settings.spearlet, agent_sockets) {
+            self.start_spearlet(agent, sockets, local, (&process, stores)).await?;
+        }
+        self.running.token = self.doors.made();
+        self.supervisor.watchdog();
+        self.supervisor.ready();
+        Ok(())
+    }
+
     async fn bind(&mut self, grpc: (&'static str, &Listen), http: (&'static str, &Listen)) -> Result<Pair, Stopped> {
         let grpc = Sockets::bind(grpc.0, &grpc.1.setting, grpc.1.addr).await.map_err(Stopped::bind)?;
         let http = Sockets::bind(http.0, &http.1.setting, http.1.addr).await.map_err(Stopped::bind)?;
@@ -173,10 +197,9 @@ impl House {
         process: &Process,
         stores: &mut Vec<Store>,
     ) -> Result<Arc<dyn api::Control>, Stopped> {
-        let data = DataDir::open(&settings.data_dir).map_err(Stopped::store)?;
+        let data = DataDir::open(&settings.data_dir).map_err(|error| Stopped::directory(error, SMS_DIR))?;
         let access = (self.doors.open(&sockets.grpc, data.path())?, self.doors.open(&sockets.http, data.path())?);
         let store = self.open_store(&data, settings.engine, "sms/store").await?;
-        let on_disk = (settings.engine == Engine::Redb).then(|| data.path().to_owned());
         stores.push(store.clone());
         store.measure(&self.metrics, "sms");
         let bus = bus::Bus::start(&store, &self.supervisor.scope(Phase::Bus, "sms/bus"));
@@ -193,10 +216,11 @@ impl House {
             process: process.clone(),
             config,
         };
+        disk::watch(data.path().to_owned(), self.readiness.check("sms/disk"), &retention);
         let sms = sms::Sms::start(deps, &self.supervisor).await.map_err(Stopped::fault)?;
         sms.measure(&self.metrics);
         let scope = self.supervisor.scope(Phase::Report, "sms");
-        ready::watch_store(&self.readiness, &scope, "sms/store", &store, on_disk);
+        ready::watch_store(&self.readiness, &scope, "sms/store", &store);
         let asked = sms.clone();
         ready::watch(&self.readiness, &scope, "sms/files", move || {
             let sms = asked.clone();
@@ -215,13 +239,14 @@ impl House {
         local: Option<Arc<dyn api::Control>>,
         (process, stores): (&Process, &mut Vec<Store>),
     ) -> Result<(), Stopped> {
-        let data = DataDir::open(&settings.data_dir).map_err(Stopped::store)?;
+        let data = DataDir::open(&settings.data_dir).map_err(|error| Stopped::directory(error, SPEARLET_DIR))?;
         let access = (self.doors.open(&sockets.grpc, data.path())?, self.doors.open(&sockets.http, data.path())?);
         let store = self.open_store(&data, Engine::Redb, "spearlet/store").await?;
         stores.push(store.clone());
         store.measure(&self.metrics, "spearlet");
         let retention = self.supervisor.scope(Phase::Store, "spearlet/store");
         store::retention::start(&store, &retention, self.clock.clone(), store::Retention::default());
+        disk::watch(data.path().to_owned(), self.readiness.check("spearlet/disk"), &retention);
         let wasm = self.wasm(&settings.wasm, data.path().join("modules"))?;
         let control = match (local, &settings.sms_addr) {
             (Some(local), _) => Some(local),
@@ -243,7 +268,7 @@ impl House {
         let agent = spearlet::Spearlet::start(deps, &self.supervisor).await.map_err(Stopped::fault)?;
         agent.measure(&self.metrics);
         let scope = self.supervisor.scope(Phase::Report, "spearlet");
-        ready::watch_store(&self.readiness, &scope, "spearlet/store", &store, Some(data.path().to_owned()));
+        ready::watch_store(&self.readiness, &scope, "spearlet/store", &store);
         let asked = agent.clone();
         ready::watch(&self.readiness, &scope, "spearlet/registry", move || std::future::ready(asked.not_ready()));
         let http = agent.http().merge(self.beside());

@@ -7,6 +7,7 @@
 pub mod cli;
 pub mod compose;
 pub mod config;
+mod disk;
 mod doors;
 pub mod instruments;
 pub mod logging;

@@ -1,38 +1,20 @@
-//! What readiness depends on, looked at again and again: stores, disks, files, the registry.
+//! What readiness depends on, looked at again and again: stores, files, the registry. A disk that is
+//! low is a limit and no reason: see `disk`.
 
 use net::{Check, Readiness};
-use std::{path::PathBuf, time::Duration};
-use store::{Reserve, Store};
+use std::time::Duration;
+use store::Store;
 use supervise::{OnError, Scope};
 
 /// Time between looks.
 const EVERY: Duration = Duration::from_millis(500);
-/// Patience with a disk that does not answer.
-const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Follows a store and the disk under it: a store that failed, or a disk without room for the next write.
-pub(crate) fn watch_store(readiness: &Readiness, scope: &Scope, name: &str, store: &Store, dir: Option<PathBuf>) {
-    let (store, reserve) = (store.clone(), Reserve::default());
+/// Follows a store: one that failed takes no writes any more.
+pub(crate) fn watch_store(readiness: &Readiness, scope: &Scope, name: &str, store: &Store) {
+    let store = store.clone();
     watch(readiness, scope, name, move || {
-        let (store, dir) = (store.clone(), dir.clone());
-        async move {
-            match (store.failure(), dir) {
-                (Some(error), _) => Some(format!("the store has failed: {error}")),
-                (None, None) => None,
-                (None, Some(dir)) => without_room(dir, reserve).await,
-            }
-        }
+        std::future::ready(store.failure().map(|error| format!("the store has failed: {error}")))
     });
-}
-
-/// Why the next write would be refused, if it would.
-async fn without_room(dir: PathBuf, reserve: Reserve) -> Option<String> {
-    let looked = tokio::task::spawn_blocking(move || store::redb::room(&dir, reserve));
-    match tokio::time::timeout(PATIENCE, looked).await {
-        Ok(Ok(room)) => room.err().map(|error| error.to_string()),
-        Ok(Err(error)) => Some(error.to_string()),
-        Err(_) => Some(format!("the disk does not answer within {PATIENCE:?}")),
-    }
 }
 
 /// Asks `reason` again and again why a part is not ready, until the scope stops.
@@ -73,16 +55,6 @@ mod tests {
     use super::*;
     use std::sync::{Arc, Mutex};
     use supervise::{Budget, Phase, Supervisor};
-
-    #[tokio::test]
-    async fn a_disk_below_its_reserve_is_a_reason_and_one_with_room_is_none() {
-        let dir = tempfile::tempdir().unwrap();
-        assert_eq!(without_room(dir.path().to_owned(), Reserve::Bytes(1)).await, None);
-        let reason = without_room(dir.path().to_owned(), Reserve::Bytes(u64::MAX)).await.unwrap();
-        assert!(reason.contains("has no space left") && reason.contains("in reserve"), "{reason}");
-        let gone = without_room(dir.path().join("gone"), Reserve::Bytes(1)).await.unwrap();
-        assert!(gone.contains("cannot ask for its room"), "{gone}");
-    }
 
     #[tokio::test(start_paused = true)]
     async fn a_check_follows_its_reason_both_ways() {

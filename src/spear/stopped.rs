@@ -91,10 +91,18 @@ impl Stopped {
         Self::new(code, error)
     }
 
+    /// A data directory could not be taken; `setting` names it.
+    pub fn directory(error: store::Error, setting: &str) -> Self {
+        let stopped = Self::store(error);
+        Self { message: format!("{} (setting {setting})", stopped.message), ..stopped }
+    }
+
     /// A part did not start.
     pub fn fault(fault: Fault) -> Self {
-        let code = match fault.kind {
-            ErrorKind::StorageFull => 75,
+        let code = match (fault.kind, &*fault.code) {
+            (ErrorKind::StorageFull, _) | (_, "NODE_ID_IN_USE") => 75,
+            (_, "STORAGE_FAILED" | "STORAGE_CORRUPT") => 74,
+            (_, "NODE_IDENTITY_DAMAGED" | "NODE_IDENTITY_UNWRITABLE") => 2,
             _ => 1,
         };
         Self::new(code, fault)

@@ -26,6 +26,10 @@ async fn readiness_names_what_is_missing() {
     sms.set_not_ready("no answer for 30 s");
     assert_eq!(readiness.reasons(), [("sms".to_owned(), "no answer for 30 s".to_owned())]);
     assert!(server.get("/readyz?verbose=1", "").await.body.contains("[-] sms: no answer for 30 s\n"));
+    sms.set_limited("the disk is full");
+    assert_eq!(server.get("/readyz", "").await.body, "ok\n", "it does most of its work");
+    assert_eq!(server.get("/readyz?verbose", "").await.body, "[!] sms: the disk is full\n[+] store: ok\nready\n");
+    assert!(readiness.is_ready() && readiness.reasons().is_empty());
     sms.set_ready();
     stopping.cancel();
     let answer = server.get("/readyz", "").await;

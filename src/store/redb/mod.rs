@@ -54,7 +54,7 @@ use crate::{
 pub use building::Building;
 pub use check::{Report, check};
 pub use compact::{Compacted, compact};
-pub use space::{Reserve, room};
+pub use space::Reserve;
 pub use stopped::Stopped;
 
 /// Name of the file in the data directory.

@@ -18,15 +18,6 @@ pub enum Reserve {
 
 const USUAL_BYTES: u64 = 64 << 20;
 
-/// What a write does to the room.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Wants {
-    /// It takes about so much.
-    Room(u64),
-    /// It gives some back in the end; a quarter of the reserve is there for that.
-    ToFree,
-}
-
 /// What there is, for those who watch; none when the system does not say.
 pub(super) fn look(dir: &Path, file: &Path) -> Option<Space> {
     let disk = statvfs(dir).ok()?;
@@ -37,17 +28,13 @@ pub(super) fn look(dir: &Path, file: &Path) -> Option<Space> {
     })
 }
 
-/// Is there room for a write, however small? Blocks on the disk.
+/// Looks at the room for a write that takes about `wants` bytes. A write that gives some back in the end is not
+/// looked at: the reserve is there for it, and when somebody else has used that up, pages that the store has used
+/// before may still do.
 ///
 /// # Errors
-/// [`Error::Full`] with what is free and what stays in reserve; [`Error::Failed`] when the disk does not say.
-pub fn room(dir: &Path, reserve: Reserve) -> Result<(), Error> {
-    check(dir, reserve, Wants::Room(0))
-}
-
-/// # Errors
 /// [`Error::Full`] when the write would take from the reserve.
-pub(super) fn check(dir: &Path, reserve: Reserve, wants: Wants) -> Result<(), Error> {
+pub(super) fn check(dir: &Path, reserve: Reserve, wants: u64) -> Result<(), Error> {
     let disk = statvfs(dir)
         .map_err(|error| Error::Failed { path: dir.to_owned(), detail: format!("cannot ask for its room: {error}") })?;
     let free = disk.f_bavail.saturating_mul(disk.f_frsize);
@@ -55,13 +42,13 @@ pub(super) fn check(dir: &Path, reserve: Reserve, wants: Wants) -> Result<(), Er
         Reserve::Usual => USUAL_BYTES.min(disk.f_blocks.saturating_mul(disk.f_frsize) / 100),
         Reserve::Bytes(bytes) => bytes,
     };
-    let wanted = match wants {
-        Wants::Room(bytes) => reserve.saturating_add(bytes),
-        Wants::ToFree => reserve / 4,
-    };
+    let wanted = reserve.saturating_add(wants);
     if free >= wanted {
         return Ok(());
     }
-    let detail = format!("{free} bytes are free, {wanted} are wanted ({reserve} of them stay in reserve)");
+    let detail = format!(
+        "{free} bytes are free, {wanted} are wanted ({reserve} of them stay in reserve); delete something, or give it \
+         a larger disk"
+    );
     Err(Error::Full { path: dir.to_owned(), detail })
 }

@@ -8,7 +8,7 @@ use types::{Clock, Timestamp};
 use super::{
     format::{self, LOG, Meta, RECORDS, record_revs},
     slot::{Core, Trouble},
-    space::{self, Reserve, Wants},
+    space::{self, Reserve},
 };
 use crate::{Batch, Change, ChangeItem, Conflict, Error, Guard, Op, Rev};
 
@@ -51,8 +51,9 @@ impl Writer {
     }
 
     fn commit(&self, batches: &[Batch]) -> Result<Done, Error> {
-        let wants = if frees(batches) { Wants::ToFree } else { Wants::Room(room(batches)) };
-        space::check(self.core.dir.path(), self.reserve, wants)?;
+        if !frees(batches) {
+            space::check(self.core.dir.path(), self.reserve, room(batches))?;
+        }
         let time = self.clock.wall();
         let (done, head) = self.core.write(|txn, meta| {
             let done = apply(txn, meta, batches, time)?;
@@ -63,7 +64,6 @@ impl Writer {
     }
 
     fn trim(&self, upto: Rev) -> Result<bool, Error> {
-        space::check(self.core.dir.path(), self.reserve, Wants::ToFree)?;
         self.core.write(|txn, meta| {
             let upto = upto.min(meta.head);
             let last = upto.min(meta.floor.saturating_add(TRIM_STEP));
