@@ -157,6 +157,8 @@ impl Executor {
         begun: Timestamp,
         stop: &Stop,
     ) -> Performed {
+        // The wall clock may jump meanwhile.
+        let since = self.clock.monotonic();
         let mut file = LogFile::open(&self.logs, job.id, first_seq).await;
         let limits = &self.config.get().limits;
         let most = limits.stdout_bytes.max(limits.stderr_bytes);
@@ -194,7 +196,7 @@ impl Executor {
                 trace::failed(&span, &ending.message);
             }
             let level = if ending.status == ExecutionStatus::Completed { "info" } else { "error" };
-            let took = ending.completed_at.millis().saturating_sub(begun.millis());
+            let took = self.clock.monotonic().saturating_sub(since).as_millis();
             let mut message = format!("ended: {} after {took} ms", ending.status);
             if !ending.message.is_empty() {
                 message = format!("{message}: {}", ending.message);
