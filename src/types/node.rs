@@ -7,6 +7,9 @@ use crate::{Fault, NodeId, Timestamp};
 
 /// Metadata key under which an agent tells which runtimes it has: `wasm,process`.
 pub const RUNTIMES_KEY: &str = "spear.runtimes";
+/// Metadata key under which an agent tells where it lives: the same for every start in one place, another in a copy
+/// of it. Also a key of its heartbeats.
+pub const BOOT_KEY: &str = "spear.boot_id";
 /// Words set by `PUT` that keep new work away from a node.
 pub const NO_NEW_WORK: [&str; 2] = ["draining", "maintenance"];
 

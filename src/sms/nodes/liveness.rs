@@ -57,6 +57,8 @@ struct Pulse {
     /// The same for people.
     wall: Timestamp,
     offline_since: Option<Duration>,
+    /// Last sign of life that this process saw itself.
+    seen: Option<Duration>,
 }
 
 /// What a sweep found.
@@ -103,12 +105,12 @@ impl Pulses {
 
     /// A node found in the store at the start: a full timeout and the grace.
     pub fn adopt(&mut self, id: NodeId, now: Duration, wall: Timestamp) {
-        self.pulses.insert(id, Pulse { heard: now + GRACE, wall, offline_since: None });
+        self.pulses.insert(id, Pulse { heard: now + GRACE, wall, offline_since: None, seen: None });
     }
 
     /// A node has registered.
     pub fn register(&mut self, id: NodeId, now: Duration, wall: Timestamp) {
-        self.pulses.insert(id, Pulse { heard: now, wall, offline_since: None });
+        self.pulses.insert(id, Pulse { heard: now, wall, offline_since: None, seen: Some(now) });
     }
 
     /// A node was heard of. A node that is not known is not made known by this.
@@ -116,6 +118,7 @@ impl Pulses {
         if let Some(pulse) = self.pulses.get_mut(&id) {
             pulse.heard = pulse.heard.max(now);
             pulse.wall = wall;
+            pulse.seen = Some(now);
         }
     }
 
@@ -133,6 +136,13 @@ impl Pulses {
     pub fn longest_silence(&self, of: &[NodeId], now: Duration) -> Duration {
         let silence = |id: &NodeId| Some(now.saturating_sub(self.pulses.get(id)?.heard));
         of.iter().filter_map(silence).max().unwrap_or_default()
+    }
+
+    /// How long ago a node was heard of, if that is within the timeout and this process heard it: nobody is taken for
+    /// alive because of a grace.
+    pub fn alive(&self, id: NodeId, now: Duration) -> Option<Duration> {
+        let silence = now.saturating_sub(self.pulses.get(&id)?.seen?);
+        (silence <= self.timeout()).then_some(silence)
     }
 
     /// A node is gone.
@@ -187,7 +197,7 @@ impl Pulses {
         let timeout = self.timeout();
         let (mut verdict, mut online, mut offline) = (Verdict::default(), 0, HashSet::new());
         for (id, liveness) in nodes {
-            let unheard = || Pulse { heard: now + GRACE, wall: Timestamp::default(), offline_since: None };
+            let unheard = || Pulse { heard: now + GRACE, wall: Timestamp::default(), offline_since: None, seen: None };
             let pulse = self.pulses.entry(*id).or_insert_with(unheard);
             match liveness {
                 Liveness::Online if now.saturating_sub(pulse.heard) > timeout => verdict.silent.push(*id),

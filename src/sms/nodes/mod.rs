@@ -8,6 +8,7 @@
 
 mod figures;
 pub mod grpc;
+mod home;
 pub mod http;
 mod liveness;
 mod records;

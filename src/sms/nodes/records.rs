@@ -2,7 +2,7 @@
 
 use api::Registration;
 use std::collections::BTreeMap;
-use types::{Fault, NodeId, NodeResource, node::NO_NEW_WORK};
+use types::{Fault, Liveness, Node, NodeId, NodeResource, Timestamp, node::NO_NEW_WORK};
 
 /// Labels of a node at most.
 const MOST_LABELS: usize = 64;
@@ -101,6 +101,26 @@ pub(super) fn health(health: &BTreeMap<String, String>) -> Result<(), Fault> {
         return Err(Fault::invalid_field("health_info", detail));
     }
     Ok(())
+}
+
+/// The record of what an agent says now; what it cannot say is kept.
+pub(super) fn told(registration: &Registration, word: Option<&Word>, kept: Option<&Node>, now: Timestamp) -> Node {
+    Node {
+        id: registration.id,
+        ip_address: registration.ip_address.clone(),
+        port: registration.port,
+        http_port: registration.http_port,
+        metadata: registration.metadata.clone(),
+        liveness: Liveness::Online,
+        status_override: match word {
+            None => kept.and_then(|kept| kept.status_override.clone()),
+            Some(Word::Clear) => None,
+            Some(Word::Set(word)) => Some(word.clone()),
+        },
+        leaving: false,
+        registered_at: kept.map_or(now, |kept| kept.registered_at),
+        last_heartbeat: now,
+    }
 }
 
 /// Checks what a node says of its load: numbers that can be added and shown.

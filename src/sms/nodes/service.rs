@@ -12,10 +12,11 @@ use store::{Batch, Guard, Rev, Store, Table};
 use supervise::{Live, OnError, Scope};
 use telemetry::Slot;
 use tokio::{sync::watch, time::MissedTickBehavior};
-use types::{Clock, Fault, Keyed, Liveness, Node, NodeId, NodeResource, Timestamp};
+use types::{Clock, Fault, Keyed, Liveness, Node, NodeId, NodeResource};
 
 use super::{
     figures::Figures,
+    home,
     liveness::{Pulses, Rules, TICK},
     records::{self, NodeBeat, Word},
     stats::ClusterStats,
@@ -149,7 +150,11 @@ impl Service {
             // Most registrations are of new nodes, and the mirror knows without a look at the disk; should it
             // not know yet, the insertion is refused.
             let found = if self.get(id).is_some() { self.table.get(&id).await? } else { None };
-            let node = told(&registration, word.as_ref(), found.as_ref().map(|found| &found.record), now);
+            if let Some(found) = &found {
+                let heard = self.pulses().alive(id, self.clock.monotonic());
+                home::may_register(&found.record, &registration.metadata, heard)?;
+            }
+            let node = records::told(&registration, word.as_ref(), found.as_ref().map(|found| &found.record), now);
             let committed = match found {
                 None => self.table.insert(&node, Batch::new()).await,
                 // After an outage of ours every agent comes back: what is known already needs no write.
@@ -177,11 +182,14 @@ impl Service {
     /// A sign of life; answers when to give the next.
     ///
     /// # Errors
-    /// `NODE_NOT_FOUND`: the node must register again.
+    /// `NODE_NOT_FOUND`: the node must register again. `NODE_ID_IN_USE`: another agent has registered under this id.
     pub async fn heartbeat(&self, id: NodeId, health: BTreeMap<String, String>) -> Result<Duration, Fault> {
         records::health(&health)?;
         let node = self.get(id).ok_or_else(|| not_found(id))?;
-        self.pulses().beat(id, self.clock.monotonic(), self.clock.wall());
+        let now = self.clock.monotonic();
+        let heard = self.pulses().alive(id, now);
+        home::may_beat(&node, &health, heard)?;
+        self.pulses().beat(id, now, self.clock.wall());
         if node.liveness == Liveness::Offline {
             tracing::info!(node = %id, "node is back");
             self.set_liveness(id, Liveness::Online, |_| true).await?;
@@ -510,26 +518,6 @@ impl Service {
     pub fn stats(&self) -> ClusterStats {
         let (frozen, nodes) = (self.braked(), self.nodes.read().values().cloned().collect::<Vec<_>>());
         ClusterStats::of(&nodes, &self.resources(), frozen)
-    }
-}
-
-/// The record of what an agent says now; what it cannot say is kept.
-fn told(registration: &Registration, word: Option<&Word>, kept: Option<&Node>, now: Timestamp) -> Node {
-    Node {
-        id: registration.id,
-        ip_address: registration.ip_address.clone(),
-        port: registration.port,
-        http_port: registration.http_port,
-        metadata: registration.metadata.clone(),
-        liveness: Liveness::Online,
-        status_override: match word {
-            None => kept.and_then(|kept| kept.status_override.clone()),
-            Some(Word::Clear) => None,
-            Some(Word::Set(word)) => Some(word.clone()),
-        },
-        leaving: false,
-        registered_at: kept.map_or(now, |kept| kept.registered_at),
-        last_heartbeat: now,
     }
 }
 

@@ -6,7 +6,9 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use store::{Memory, Store};
 use supervise::{Budget, Phase, Supervisor};
 use types::{
-    Clock, ErrorKind, Liveness, Node, NodeId, NodeResource, Timestamp, clock::ManualClock, node::RUNTIMES_KEY,
+    Clock, ErrorKind, Fault, Liveness, Node, NodeId, NodeResource, Timestamp,
+    clock::ManualClock,
+    node::{BOOT_KEY, RUNTIMES_KEY},
 };
 
 use super::{
@@ -312,6 +314,49 @@ async fn registering_again_keeps_the_id_takes_the_new_address_and_writes_only_ne
     let moved = world.nodes.register(Registration { ip_address: "10.0.0.2".into(), ..first }).await.unwrap();
     assert_eq!((moved.ip_address.as_str(), moved.registered_at), ("10.0.0.2", node.registered_at));
     assert_eq!(world.rev(), written + 1);
+}
+
+/// The same node, told by an agent that lives elsewhere.
+fn at_home(first: &Registration, place: &str) -> Registration {
+    let mut registration = first.clone();
+    registration.metadata.insert(BOOT_KEY.to_owned(), place.to_owned());
+    registration
+}
+
+#[tokio::test]
+async fn a_copy_of_a_live_agent_is_refused_until_the_first_is_silent_or_has_left() {
+    let mut world = World::new().await;
+    let first = at_home(&registration("10.0.0.1"), "here");
+    let (id, copy) = (first.id, at_home(&Registration { ip_address: "10.0.0.2".into(), ..first.clone() }, "there"));
+    let refused = |ended: Result<Node, Fault>| {
+        let fault = ended.unwrap_err();
+        assert_eq!((fault.kind, &*fault.code), (ErrorKind::Conflict, "NODE_ID_IN_USE"), "{fault}");
+        assert!(fault.message.contains("10.0.0.1:50052") && fault.message.contains("node-id"), "{fault}");
+    };
+    let beats = |place: &str| BTreeMap::from([(BOOT_KEY.to_owned(), place.to_owned())]);
+    world.nodes.register(first.clone()).await.unwrap();
+    refused(world.nodes.register(copy.clone()).await);
+    world.pass(TIMEOUT - 1, &[]).await;
+    refused(world.nodes.register(copy.clone()).await);
+    // A start in the same place takes over at once; who says nothing of a place is an operator.
+    world.nodes.register(first.clone()).await.unwrap();
+    world.nodes.heartbeat(id, beats("here")).await.unwrap();
+    world.nodes.register(Registration { metadata: registration("x").metadata, ..first.clone() }).await.unwrap();
+    world.nodes.register(first.clone()).await.unwrap();
+    // Silent for longer than the timeout, though no sweep has said so yet.
+    world.clock.advance(Duration::from_secs(TIMEOUT + 1));
+    world.nodes.register(copy.clone()).await.unwrap();
+    // Now it is the first that is one too many: its heartbeats are not taken for the copy's.
+    let fault = world.nodes.heartbeat(id, beats("here")).await.unwrap_err();
+    assert_eq!(fault.code, "NODE_ID_IN_USE", "{fault}");
+    world.nodes.heartbeat(id, beats("there")).await.unwrap();
+    assert_eq!(world.nodes.register(first.clone()).await.unwrap_err().code, "NODE_ID_IN_USE");
+    world.nodes.leave(id, "draining").await.unwrap();
+    world.nodes.register(first.clone()).await.unwrap();
+    // After a start of the registry nobody has been heard of: whoever comes first is it.
+    world.restart().await;
+    world.nodes.register(copy).await.unwrap();
+    assert_eq!(world.nodes.register(first).await.unwrap_err().code, "NODE_ID_IN_USE");
 }
 
 #[tokio::test]

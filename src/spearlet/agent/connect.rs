@@ -30,6 +30,11 @@ pub(crate) enum Link {
         /// When that began, monotonic.
         since: Duration,
     },
+    /// Another agent has registered under this node's id, and lives.
+    Refused {
+        /// What the registry said.
+        why: String,
+    },
     /// Lost for longer than `reconnect_total_timeout`.
     Away {
         /// What the try that made it so said.

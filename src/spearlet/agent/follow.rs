@@ -117,6 +117,15 @@ impl Follow {
         self.link.clone().wait_for(|link| *link == Link::Up).await.is_ok()
     }
 
+    /// Waits until another agent has this node's id: its work is not for us any more.
+    async fn refused(&self) {
+        let mut link = self.link.clone();
+        if link.wait_for(|link| matches!(link, Link::Refused { .. })).await.is_err() {
+            // The presence task is gone; the process stops.
+            std::future::pending().await
+        }
+    }
+
     async fn follow(&self, state: &mut State) -> Result<(), Fault> {
         loop {
             let position = match state.position {
@@ -152,6 +161,7 @@ impl Follow {
             let chunk = tokio::select! {
                 biased;
                 () = state.stop.cancelled() => return Ok(Round::Ended),
+                () = self.refused() => return Ok(Round::Ended),
                 _ = state.resync.changed() => return Ok(Round::List),
                 () = self.room(&mut book), if relist => {
                     let before = state.position;

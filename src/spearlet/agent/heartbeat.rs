@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use supervise::{Live, Stop, TaskResult, backoff};
 use telemetry::Slot;
 use tokio::sync::watch;
-use types::{Clock, Fault, LogId, NodeId};
+use types::{Clock, Fault, LogId, NodeId, node::BOOT_KEY};
 
 use super::{
     connect::{ANSWER, Link, SLOWEST, within},
@@ -80,7 +80,7 @@ impl Presence {
                 Err(fault) => {
                     self.lost(&fault)?;
                     pause = match &*self.link.borrow() {
-                        Link::Away { .. } => backoff(SLOWEST, SLOWEST, 0),
+                        Link::Away { .. } | Link::Refused { .. } => backoff(SLOWEST, SLOWEST, 0),
                         _ => backoff(self.config.get().sms_connect_retry, SLOWEST, tries),
                     };
                     tries = tries.saturating_add(1);
@@ -100,7 +100,9 @@ impl Presence {
         let health = || {
             let count = |count: usize| count.to_string();
             let (running, waiting) = (self.executor.running(), self.executor.waiting());
-            BTreeMap::from([("running".to_owned(), count(running)), ("waiting".to_owned(), count(waiting))])
+            let boot = self.registration.metadata.get(BOOT_KEY).cloned().unwrap_or_default();
+            let counts = [("running".to_owned(), count(running)), ("waiting".to_owned(), count(waiting))];
+            BTreeMap::from_iter(counts.into_iter().chain([(BOOT_KEY.to_owned(), boot)]))
         };
         let beat = || within(ANSWER, "heartbeat", self.control.heartbeat(self.node(), health()));
         let ack = match beat().await {
@@ -137,7 +139,7 @@ impl Presence {
     fn up(&self) {
         let before = self.link.send_replace(Link::Up);
         if before != Link::Up {
-            if matches!(before, Link::Lost { .. } | Link::Away { .. }) {
+            if matches!(before, Link::Lost { .. } | Link::Away { .. } | Link::Refused { .. }) {
                 self.figures.see(|figures| figures.reconnects.inc());
                 tracing::info!("the registry is back");
             }
@@ -151,6 +153,11 @@ impl Presence {
         let why = fault.message.clone();
         self.figures.see(|figures| figures.failures.inc());
         let next = match self.link.borrow().clone() {
+            Link::Up | Link::Lost { .. } | Link::Away { .. } if fault.code == "NODE_ID_IN_USE" => {
+                tracing::error!(error = %fault, "another agent has taken this node's id; no work is taken here");
+                Link::Refused { why }
+            }
+            Link::Refused { .. } => Link::Refused { why },
             Link::Up => {
                 tracing::warn!(error = %fault, "lost the registry; trying again");
                 Link::Lost { since: now }

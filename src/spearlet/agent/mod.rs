@@ -5,6 +5,7 @@
 //!      ▲           ▲          │ fault                       │ NODE_NOT_FOUND: register, list the work again
 //!      │ back-off  └── Lost ◄─┴─────────────────────────────┘
 //!      └── longer than reconnect_total_timeout: Away (not ready; or the process ends, if so configured)
+//!   another agent has registered under this id: Refused (nothing is followed, registering goes on)
 //!   follow: cursor ──► watch ──► one local commit {inbox, cursor} ──► executor
 //! ```
 //! Only the presence task changes the `Link`; everything else reads it.
@@ -32,7 +33,6 @@ use supervise::{Live, OnError, Scope, Stop};
 use telemetry::Slot;
 use tokio::sync::watch;
 use types::{Clock, Fault, NodeId};
-use uuid::Uuid;
 
 use crate::{Addresses, Config, executor::Executor};
 use connect::Link;
@@ -81,7 +81,7 @@ impl Agent {
             let (_, link) = watch::channel(Link::Alone);
             return Ok(Arc::new(Self { link, config: deps.config, figures }));
         };
-        let boot = Uuid::new_v4();
+        let boot = register::place(&deps.data_dir);
         let registration = register::registration(deps.id, &config, deps.addresses, &deps.runtimes, boot).await;
         let (link, reader) = watch::channel(Link::Connecting { why: None });
         let presence = Arc::new(Presence {
@@ -133,6 +133,7 @@ impl Agent {
             Link::Alone | Link::Up | Link::Lost { .. } => None,
             Link::Connecting { why: None } => Some("not registered with the registry yet".to_owned()),
             Link::Connecting { why: Some(why) } => Some(format!("not registered with the registry yet: {why}")),
+            Link::Refused { why } => Some(format!("the registry has another agent under this id: {why}")),
             Link::Away { why } => {
                 let limit = self.config.get().reconnect_total_timeout;
                 Some(format!("no contact with the registry for more than {limit:?}: {why}"))

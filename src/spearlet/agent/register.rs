@@ -2,12 +2,18 @@
 
 use api::control::Registration;
 use runtime::Runtimes;
+use sha2::{Digest, Sha256};
 use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    os::unix::fs::MetadataExt,
+    path::Path,
     time::Duration,
 };
-use types::{NodeId, node::RUNTIMES_KEY};
+use types::{
+    NodeId,
+    node::{BOOT_KEY, RUNTIMES_KEY},
+};
 use uuid::Uuid;
 
 use crate::{Addresses, Config};
@@ -15,7 +21,7 @@ use crate::{Addresses, Config};
 /// Patience for one runtime to say whether it is usable.
 const FINGERPRINT: Duration = Duration::from_secs(5);
 
-/// The registration of this process; `boot` tells one start of a node from the next.
+/// The registration of this process; `boot` tells where the node lives, see [`place`].
 pub(crate) async fn registration(
     id: NodeId,
     config: &Config,
@@ -27,7 +33,7 @@ pub(crate) async fn registration(
         ("name".to_owned(), config.node_name.clone()),
         (RUNTIMES_KEY.to_owned(), usable(runtimes).await.join(",")),
         ("spear.version".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
-        ("spear.boot_id".to_owned(), boot.to_string()),
+        (BOOT_KEY.to_owned(), boot.to_string()),
     ]);
     Registration {
         id,
@@ -39,6 +45,20 @@ pub(crate) async fn registration(
         http_port: addresses.http.port(),
         metadata,
     }
+}
+
+/// Where this agent lives: one boot of one kernel, and one directory in it. Every start there has the same; a copy of
+/// the directory or of the whole machine has another. The directory is locked, so two that have the same cannot run
+/// at once.
+pub(crate) fn place(data_dir: &Path) -> Uuid {
+    let kernel = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let host = rustix::system::uname();
+    let directory = std::fs::metadata(data_dir).map(|directory| (directory.dev(), directory.ino()));
+    let (device, inode) = directory.unwrap_or_default();
+    let text = format!("{} {} {device} {inode}", kernel.trim(), host.nodename().to_string_lossy());
+    let mut bytes = [0; 16];
+    bytes.iter_mut().zip(Sha256::digest(text.as_bytes())).for_each(|(to, from)| *to = from);
+    Uuid::from_bytes(bytes)
 }
 
 /// The kinds of the runtimes that can be used here.
