@@ -9,6 +9,7 @@
 
 mod access;
 mod backup;
+mod bad_day;
 mod boundaries;
 mod command_line;
 mod corruption;

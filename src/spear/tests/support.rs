@@ -11,6 +11,7 @@ use std::{
         Arc, Mutex,
         mpsc::{self, Receiver},
     },
+    thread::JoinHandle,
     time::{Duration, Instant},
 };
 
@@ -22,6 +23,7 @@ pub struct Daemon {
     child: Child,
     addresses: HashMap<String, SocketAddr>,
     log: Arc<Mutex<Vec<String>>>,
+    reader: JoinHandle<()>,
 }
 
 /// `spear` in a directory, without anything of the caller's environment.
@@ -65,31 +67,39 @@ impl Daemon {
 
     /// Starts; how it ended and what it said when it did not become ready.
     pub fn try_start(dir: &Path, args: Vec<String>) -> Result<Self, (ExitStatus, String)> {
-        Self::of(spear(dir).args(args))
+        let mut command = spear(dir);
+        command.args(args);
+        Self::try_launch(command)
     }
 
     /// Starts the program under another path and waits until it is ready.
     pub fn start_as(dir: &Path, program: &Path, args: Vec<String>) -> Self {
         let mut command = Command::new(program);
         command.current_dir(dir).env_clear().env("HOME", dir).env("PATH", "/usr/bin:/bin").stdin(Stdio::null());
-        Self::of(command.args(args)).unwrap_or_else(|(status, log)| panic!("ended with {status}:\n{log}"))
+        command.args(args);
+        Self::launch(command)
     }
 
-    /// Starts a command; how it ended and what it said when it did not become ready.
-    pub fn of(command: &mut Command) -> Result<Self, (ExitStatus, String)> {
+    /// Runs a command that is or becomes a `spear serve`, and waits until it is ready.
+    pub fn launch(command: Command) -> Self {
+        Self::try_launch(command).unwrap_or_else(|(status, log)| panic!("ended with {status}:\n{log}"))
+    }
+
+    /// The same; how it ended and what it said when it did not become ready.
+    pub fn try_launch(mut command: Command) -> Result<Self, (ExitStatus, String)> {
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let stderr = child.stderr.take().unwrap();
         let log = Arc::new(Mutex::new(Vec::new()));
         let (sender, lines) = mpsc::channel();
         let kept = log.clone();
-        std::thread::spawn(move || {
+        let reader = std::thread::spawn(move || {
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {
                 kept.lock().unwrap().push(line.clone());
                 // Nobody listens any more once it is ready.
                 drop(sender.send(line));
             }
         });
-        let mut daemon = Self { child, addresses: HashMap::new(), log };
+        let mut daemon = Self { child, addresses: HashMap::new(), log, reader };
         if daemon.wait_ready(&lines) {
             return Ok(daemon);
         }
@@ -132,6 +142,20 @@ impl Daemon {
         self.log.lock().unwrap().join("\n")
     }
 
+    /// Waits until it has logged a line that contains all of `parts`; the line.
+    pub fn logged(&self, parts: &[&str]) -> String {
+        let give_up = Instant::now() + PATIENCE;
+        loop {
+            let log = self.log.lock().unwrap();
+            if let Some(line) = log.iter().find(|line| parts.iter().all(|part| line.contains(part))) {
+                return line.clone();
+            }
+            drop(log);
+            assert!(Instant::now() < give_up, "it never said {parts:?}");
+            std::thread::park_timeout(Duration::from_millis(20));
+        }
+    }
+
     /// Its process.
     pub fn pid(&self) -> u32 {
         self.child.id()
@@ -153,7 +177,10 @@ impl Daemon {
     pub fn wait(mut self) -> (ExitStatus, String) {
         let give_up = Instant::now() + PATIENCE;
         loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
+            // Its last words may arrive after its end.
+            if let Some(status) = self.child.try_wait().unwrap()
+                && self.reader.is_finished()
+            {
                 return (status, self.log());
             }
             assert!(Instant::now() < give_up, "still running:\n{}", self.log());
