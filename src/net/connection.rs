@@ -1,6 +1,7 @@
 //! One connection: HTTP/1 or HTTP/2, told apart by its first bytes, until it ends or is drained.
 
 use axum::{body::Body, extract::Request};
+use futures_util::FutureExt;
 use hyper::rt::Executor;
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
@@ -38,10 +39,7 @@ where
     F::Output: Send,
 {
     fn execute(&self, future: F) {
-        self.0.spawn_once("stream", async move {
-            future.await;
-            Ok(())
-        });
+        self.0.spawn_once("stream", future.map(|_| Ok(())));
     }
 }
 
@@ -88,7 +86,8 @@ async fn run(all: &Connections, stream: TcpStream, peer: SocketAddr, admitted: A
     let front = all.front.clone();
     let service = hyper::service::service_fn(move |request: Request<hyper::body::Incoming>| {
         let front = front.clone();
-        async move { Ok::<_, Infallible>(front.answer(request.map(Body::new), peer).await) }
+        // In a box, which goes as soon as the answer begins: an answer may be a stream that is open for days.
+        Box::pin(async move { Ok::<_, Infallible>(front.answer(request.map(Body::new), peer).await) })
     });
     let connection = all.builder.serve_connection_with_upgrades(io, service);
     tokio::pin!(connection);

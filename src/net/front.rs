@@ -196,7 +196,10 @@ fn finish(mut answer: Response, asked: &Asked) -> Response {
         *answer.body_mut() = Body::empty();
     }
     let headers = answer.headers_mut();
-    if let Ok(id) = HeaderValue::from_str(&asked.id.0) {
+    if let Ok(mut id) = HeaderValue::from_str(&asked.id.0) {
+        // Not for secrecy: it never comes again, so a place in the connection's table of known headers (HPACK) would
+        // only push out what does.
+        id.set_sensitive(true);
         headers.insert(REQUEST_ID, id);
     }
     headers.entry(header::X_CONTENT_TYPE_OPTIONS).or_insert(HeaderValue::from_static("nosniff"));

@@ -7,6 +7,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
+    time::Instant,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -34,8 +35,7 @@ pub async fn run(address: SocketAddr, request: &[u8], connections: usize, count:
     for _ in 0..connections {
         let (left, request) = (left.clone(), request.to_vec());
         clients.spawn(async move {
-            let mut stream = TcpStream::connect(address).await?;
-            stream.set_nodelay(true)?;
+            let mut stream = connected(address).await?;
             let mut buffer = Vec::with_capacity(4096);
             while left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok() {
                 stream.write_all(&request).await?;
@@ -50,8 +50,35 @@ pub async fn run(address: SocketAddr, request: &[u8], connections: usize, count:
     Ok(count)
 }
 
-/// Reads one answer with a content length.
-async fn answer(stream: &mut TcpStream, buffer: &mut Vec<u8>, status: u16) -> Result<()> {
+/// Sends a request `count` times, one after the other, and adds how long each took, in milliseconds.
+pub async fn timed(address: SocketAddr, request: &[u8], count: usize, times: &mut Vec<f64>) -> Result<()> {
+    let mut stream = connected(address).await?;
+    let mut buffer = Vec::with_capacity(4096);
+    for _ in 0..count {
+        let begun = Instant::now();
+        stream.write_all(request).await?;
+        answer(&mut stream, &mut buffer, 200).await?;
+        times.push(begun.elapsed().as_secs_f64() * 1000.0);
+    }
+    Ok(())
+}
+
+/// The body of a GET.
+pub async fn body(address: SocketAddr, path: &str) -> Result<Vec<u8>> {
+    let (mut stream, mut buffer) = (connected(address).await?, Vec::new());
+    stream.write_all(&get(path)).await?;
+    let head = answer(&mut stream, &mut buffer, 200).await?;
+    Ok(buffer.split_off(head))
+}
+
+pub async fn connected(address: SocketAddr) -> Result<TcpStream> {
+    let stream = TcpStream::connect(address).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+/// Reads one answer with a content length; the length of its head.
+async fn answer(stream: &mut TcpStream, buffer: &mut Vec<u8>, status: u16) -> Result<usize> {
     buffer.clear();
     loop {
         ensure!(stream.read_buf(buffer).await? > 0, "the server closed the connection");
@@ -59,8 +86,9 @@ async fn answer(stream: &mut TcpStream, buffer: &mut Vec<u8>, status: u16) -> Re
         let text = std::str::from_utf8(&buffer[..head])?.to_ascii_lowercase();
         ensure!(
             text.starts_with(&format!("http/1.1 {status}")),
-            "answered {}",
-            text.lines().next().unwrap_or_default()
+            "answered {}: {}",
+            text.lines().next().unwrap_or_default(),
+            String::from_utf8_lossy(&buffer[head..])
         );
         let length =
             text.lines().find_map(|line| line.strip_prefix("content-length: ")).context("no content-length")?;
@@ -68,6 +96,6 @@ async fn answer(stream: &mut TcpStream, buffer: &mut Vec<u8>, status: u16) -> Re
         while buffer.len() < whole {
             ensure!(stream.read_buf(buffer).await? > 0, "the server closed the connection");
         }
-        return Ok(());
+        return Ok(head + 4);
     }
 }

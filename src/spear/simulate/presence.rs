@@ -74,10 +74,12 @@ impl Node {
         Ok(answer?.next_heartbeat)
     }
 
-    /// As long as the registry asks for, never longer than planned; a little shorter by chance.
+    /// As long as the registry asks for, with its scatter; where it asks for longer than planned, scattered here.
     fn pace(&self, asked: Duration) -> Duration {
-        let full = if asked.is_zero() { self.plan.interval } else { asked.min(self.plan.interval) };
-        (backoff(full, full, 0) * 4 / 5).max(FASTEST)
+        let most = self.plan.interval * 5 / 4;
+        let full =
+            if asked.is_zero() || asked > most { backoff(self.plan.interval, self.plan.interval, 0) } else { asked };
+        full.max(FASTEST)
     }
 
     /// A machine that is a little busy.
