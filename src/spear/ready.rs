@@ -6,8 +6,10 @@ use std::time::Duration;
 use store::Store;
 use supervise::{OnError, Scope};
 
-/// Time between looks.
+/// Time between looks at a part that is ready.
 const EVERY: Duration = Duration::from_millis(500);
+/// And at one that is not: those who wait for it shall not wait for the look.
+const SOON: Duration = Duration::from_millis(50);
 
 /// Follows a store: one that failed takes no writes any more.
 pub(crate) fn watch_store(readiness: &Readiness, scope: &Scope, name: &str, store: &Store) {
@@ -29,13 +31,14 @@ where
     scope.spawn(&format!("ready/{name}"), again, move |stop| {
         let (check, reason) = (check.clone(), reason.clone());
         async move {
-            let mut tick = tokio::time::interval(EVERY);
             loop {
+                let reason = reason().await;
+                let pause = if reason.is_none() { EVERY } else { SOON };
+                tell(&check, reason);
                 tokio::select! {
                     () = stop.cancelled() => return Ok(()),
-                    _ = tick.tick() => {}
+                    () = tokio::time::sleep(pause) => {}
                 }
-                tell(&check, reason().await);
             }
         }
     });

@@ -14,6 +14,7 @@ mod liveness;
 mod records;
 mod service;
 mod stats;
+mod sweep;
 mod touched;
 pub(crate) mod views;
 

@@ -2,24 +2,24 @@
 
 use api::Registration;
 use bus::{Bus, Mirror};
-use futures_util::{StreamExt, stream};
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 use store::{Batch, Guard, Rev, Store, Table};
-use supervise::{Live, OnError, Scope};
+use supervise::{Live, Scope};
 use telemetry::Slot;
-use tokio::{sync::watch, time::MissedTickBehavior};
+use tokio::sync::watch;
 use types::{Clock, Fault, Keyed, Liveness, Node, NodeId, NodeResource};
 
 use super::{
     figures::Figures,
     home,
-    liveness::{Pulses, Rules, TICK},
+    liveness::{Pulses, Rules},
     records::{self, NodeBeat, Word},
     stats::ClusterStats,
+    sweep,
     touched::Touched,
 };
 use crate::{
@@ -27,8 +27,6 @@ use crate::{
     page::{Cut, Order, Page},
 };
 
-/// Transitions written at once by a sweep; group commit makes one disk write of them.
-const TOGETHER: usize = 256;
 /// Tries against other writers of the same record.
 const TRIES: usize = 64;
 
@@ -36,13 +34,13 @@ const TRIES: usize = 64;
 pub struct Service {
     store: Store,
     table: Table<Node>,
-    nodes: Mirror<Node>,
+    pub(super) nodes: Mirror<Node>,
     pulses: Mutex<Pulses>,
     /// Load as last told; of registered nodes only.
     resources: Mutex<BTreeMap<NodeId, NodeResource>>,
     touched: Arc<Touched>,
     bus: Bus,
-    clock: Arc<dyn Clock>,
+    pub(super) clock: Arc<dyn Clock>,
     pub(super) figures: Slot<Figures>,
 }
 
@@ -56,7 +54,7 @@ pub(super) struct Update {
     pub status: Option<Word>,
 }
 
-fn rules(config: &Config) -> Rules {
+pub(super) fn rules(config: &Config) -> Rules {
     Rules {
         timeout: config.heartbeat_timeout,
         sweep_every: config.cleanup_interval,
@@ -102,29 +100,11 @@ impl Service {
             clock,
             figures: Slot::default(),
         });
-        let watched = service.clone();
-        let restart = OnError::Restart { first: Duration::from_secs(1), most: Duration::from_secs(10) };
-        scope.spawn("liveness", restart, move |stop| {
-            let (service, mut config) = (watched.clone(), config.clone());
-            async move {
-                let mut tick = tokio::time::interval(TICK);
-                tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-                loop {
-                    tokio::select! {
-                        () = stop.cancelled() => return Ok(()),
-                        _ = tick.tick() => service.tick().await,
-                        () = config.changed() => {
-                            let now = service.clock.monotonic();
-                            service.pulses().obey(rules(&config.get()), now);
-                        }
-                    }
-                }
-            }
-        });
+        sweep::start(&service, config, scope);
         Ok(service)
     }
 
-    fn pulses(&self) -> MutexGuard<'_, Pulses> {
+    pub(super) fn pulses(&self) -> MutexGuard<'_, Pulses> {
         self.pulses.lock().unwrap_or_else(|broken| broken.into_inner())
     }
 
@@ -294,7 +274,7 @@ impl Service {
     }
 
     /// Removes a node if it still is as `judge` wants it.
-    async fn remove(&self, id: NodeId, judge: impl Fn(&Node) -> bool) -> Result<bool, Fault> {
+    pub(super) async fn remove(&self, id: NodeId, judge: impl Fn(&Node) -> bool) -> Result<bool, Fault> {
         for _ in 0..TRIES {
             let Some(found) = self.table.get(&id).await? else { return Ok(false) };
             if !judge(&found.record) {
@@ -316,7 +296,12 @@ impl Service {
     }
 
     /// Writes a transition, if `judge` still wants it when the record is at hand.
-    async fn set_liveness(&self, id: NodeId, to: Liveness, judge: impl Fn(&Self) -> bool) -> Result<(), Fault> {
+    pub(super) async fn set_liveness(
+        &self,
+        id: NodeId,
+        to: Liveness,
+        judge: impl Fn(&Self) -> bool,
+    ) -> Result<(), Fault> {
         let heard = self.pulses().heard_at(id);
         let changed = self
             .table
@@ -338,64 +323,6 @@ impl Service {
     async fn seen(&self, rev: Option<Rev>) {
         if let Some(rev) = rev {
             self.nodes.reached(rev).await;
-        }
-    }
-
-    /// One look at the clock and, when it is time, at the nodes. Failures are logged: the next sweep tries again.
-    pub(super) async fn tick(&self) {
-        let now = self.clock.monotonic();
-        let verdict = {
-            let mut pulses = self.pulses();
-            if let Some(pause) = pulses.tick(now) {
-                let seconds = pause.as_secs();
-                self.figures.see(|figures| figures.pauses.inc());
-                tracing::warn!(seconds, "this process was stopped for a while; every node gets its full time again");
-            }
-            if !pulses.sweep_due(now) {
-                return;
-            }
-            let nodes: Vec<_> = self.nodes.read().values().map(|node| (node.id, node.liveness)).collect();
-            pulses.sweep(now, &nodes)
-        };
-        match verdict.brake {
-            Some(true) => tracing::error!(
-                silent = verdict.silent.len(),
-                "most nodes fell silent at once: is it the network, or this host? They are shown as offline, but \
-                 nothing is removed until most are back or deleted by hand"
-            ),
-            Some(false) => tracing::info!("enough nodes are back: removal goes on"),
-            None => {}
-        }
-        stream::iter(verdict.silent).for_each_concurrent(TOGETHER, |id| self.mark_offline(id)).await;
-        stream::iter(verdict.expired).for_each_concurrent(TOGETHER, |id| self.expire(id)).await;
-    }
-
-    pub(super) async fn mark_offline(&self, id: NodeId) {
-        let silent = |service: &Self| service.pulses().is_silent(id, service.clock.monotonic());
-        match self.set_liveness(id, Liveness::Offline, silent).await {
-            // Heard of while that was written: the heartbeat saw it online and wrote nothing.
-            Ok(()) if !silent(self) => {
-                if let Err(error) = self.set_liveness(id, Liveness::Online, |_| true).await {
-                    tracing::error!(node = %id, %error, "cannot mark a node online; its next heartbeat will");
-                }
-            }
-            Ok(()) => {
-                self.figures.see(|figures| figures.silent.inc());
-                tracing::warn!(node = %id, "node is silent and now offline");
-            }
-            Err(fault) if fault.kind == types::ErrorKind::NotFound => {}
-            Err(error) => tracing::error!(node = %id, %error, "cannot mark a silent node offline"),
-        }
-    }
-
-    async fn expire(&self, id: NodeId) {
-        match self.remove(id, |node| node.liveness == Liveness::Offline).await {
-            Ok(true) => {
-                self.figures.see(|figures| figures.removed.inc());
-                tracing::warn!(node = %id, "node was offline for too long and is removed");
-            }
-            Ok(false) => {}
-            Err(error) => tracing::error!(node = %id, %error, "cannot remove a node"),
         }
     }
 

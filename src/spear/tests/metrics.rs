@@ -252,6 +252,7 @@ fn value(families: &BTreeMap<String, Family>, name: &str, labels: &[(&str, &str)
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_figures_are_well_formed_counted_right_and_cover_dashboard_and_alerts() {
     let watched = Watched::new().await;
+    watched.until("spear_ready", &[], |ready| ready == 1.0).await;
     // Deliveries and the calls of the agent end a little after the execution has.
     let ended = |count: f64| count >= 5.0;
     let families = watched.until("spear_agent_deliveries_total", &[("outcome", "acknowledged")], ended).await;

@@ -183,8 +183,8 @@ async fn the_service_manager_hears_of_a_reload_and_of_its_end() {
     let socket = UnixDatagram::bind(dir.path().join("notify")).unwrap();
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
     let mut command = spear(dir.path());
-    let daemon = Daemon::of(command.args(serve("sms")).env("NOTIFY_SOCKET", dir.path().join("notify")))
-        .unwrap_or_else(|_| panic!());
+    command.args(serve("sms")).env("NOTIFY_SOCKET", dir.path().join("notify"));
+    let daemon = Daemon::launch(command);
     let heard = || {
         let mut buffer = [0; 512];
         let length = socket.recv(&mut buffer).expect("the manager hears something");
