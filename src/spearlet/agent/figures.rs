@@ -32,7 +32,7 @@ impl Agent {
             move || match &*link.borrow() {
                 Link::Alone => None,
                 Link::Up => Some(1.0),
-                Link::Connecting { .. } | Link::Lost { .. } | Link::Away { .. } => Some(0.0),
+                Link::Connecting { .. } | Link::Lost { .. } | Link::Away { .. } | Link::Refused { .. } => Some(0.0),
             },
         );
     }

@@ -81,7 +81,7 @@ impl Executor {
                 states.map(|(state, count)| ([state.to_owned()], count as f64)).into()
             },
         );
-        let most = self.config.concurrency as f64;
+        let most = self.config.get().concurrency as f64;
         metrics.read("spear_agent_executions_limit", "Executions that may run at once.", move || Some(most));
     }
 }
