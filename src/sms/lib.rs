@@ -151,10 +151,8 @@ impl Sms {
 
     /// Can files be uploaded and read? For readiness: none when they can, else the reason.
     pub async fn files_not_ready(&self) -> Option<String> {
-        match self.files.is_there().await {
-            Err(error) => Some(format!("the directory of files cannot be used: {error}")),
-            Ok(()) => self.files.room(0).await.err().map(|fault| fault.message),
-        }
+        let error = self.files.is_there().await.err()?;
+        Some(format!("the directory of files cannot be used: {error}"))
     }
 
     /// The REST routes, with OpenAPI and Swagger when enabled; health routes are the caller's.

@@ -16,6 +16,7 @@
 //! * Wrong bytes are found: each block has a checksum below redb, each record and log entry one above it, and
 //!   after an unclean stop everything is looked at before the store is served.
 
+mod ballast;
 mod blocks;
 mod building;
 mod check;
@@ -41,6 +42,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use types::{Clock, LogId, Timestamp};
 
 use self::{
+    ballast::Ballast,
     blocks::{Blocks, Label},
     format::{FORMAT, LOG, META, Meta, RECORDS, STORE},
     slot::{Core, Opener, Trouble},
@@ -112,7 +114,8 @@ impl Redb {
         }
         compact::sweep(dir).map_err(|error| unusable(dir, "cannot remove an unfinished copy", &error))?;
         let mark = mark::read(dir);
-        mark::remove(dir).map_err(|error| unusable(dir, "cannot remove the mark of the last stop", &error))?;
+        mark::remove(dir)
+            .map_err(|error| unusable(dir, "cannot remove the mark of the last stop and sync that", &error))?;
         let mut opened = slot::open(&path, &opener, config.cache_bytes).map_err(advise)?;
         let looked = check::opened(&path, &mut opened, mark);
         let meta = match looked {
@@ -124,7 +127,8 @@ impl Redb {
         };
         let core = Arc::new(Core::new(config.dir.clone(), path.clone(), opener, config.cache_bytes, (opened, meta)));
         let (queue, waiting) = mpsc::channel(QUEUE);
-        let writer = writer::Writer { core: core.clone(), clock: config.clock, reserve: config.reserve };
+        let ballast = Ballast::new(dir);
+        let writer = writer::Writer { core: core.clone(), clock: config.clock, reserve: config.reserve, ballast };
         let started = std::thread::Builder::new().name("store-write".to_owned()).spawn(move || writer.run(waiting));
         started.map_err(|error| unusable(&path, "cannot start the write thread", &error))?;
         Ok(Self { core, queue, readers: Arc::new(Semaphore::new(READERS)) })

@@ -6,6 +6,7 @@ use tokio::sync::{mpsc, oneshot};
 use types::{Clock, Timestamp};
 
 use super::{
+    ballast::Ballast,
     format::{self, LOG, Meta, RECORDS, record_revs},
     slot::{Core, Trouble},
     space::{self, Reserve},
@@ -31,6 +32,7 @@ pub(super) struct Writer {
     pub core: Arc<Core>,
     pub clock: Arc<dyn Clock>,
     pub reserve: Reserve,
+    pub ballast: Ballast,
 }
 
 impl Writer {
@@ -51,32 +53,49 @@ impl Writer {
     }
 
     fn commit(&self, batches: &[Batch]) -> Result<Done, Error> {
-        if !frees(batches) {
-            space::check(self.core.dir.path(), self.reserve, room(batches))?;
-        }
         let time = self.clock.wall();
-        let (done, head) = self.core.write(|txn, meta| {
-            let done = apply(txn, meta, batches, time)?;
-            Ok((done, meta.head))
-        })?;
+        let write = || {
+            self.core.write(|txn, meta| {
+                let done = apply(txn, meta, batches, time)?;
+                Ok((done, meta.head))
+            })
+        };
+        let (done, head) = if frees(batches) {
+            self.at_any_rate(write)?
+        } else {
+            space::check(self.core.dir.path(), self.reserve, room(batches))?;
+            self.ballast.hold();
+            write()?
+        };
         self.core.head.send_if_modified(|announced| std::mem::replace(announced, head) != head);
         Ok(done)
     }
 
     fn trim(&self, upto: Rev) -> Result<bool, Error> {
-        self.core.write(|txn, meta| {
-            let upto = upto.min(meta.head);
-            let last = upto.min(meta.floor.saturating_add(TRIM_STEP));
-            if last <= meta.floor {
-                return Ok(false);
-            }
-            let mut log = txn.open_table(LOG)?;
-            for rev in meta.floor + 1..=last {
-                log.remove(rev)?;
-            }
-            meta.floor = last;
-            Ok(last < upto)
-        })
+        let write = || {
+            self.core.write(|txn, meta| {
+                let upto = upto.min(meta.head);
+                let last = upto.min(meta.floor.saturating_add(TRIM_STEP));
+                if last <= meta.floor {
+                    return Ok(false);
+                }
+                let mut log = txn.open_table(LOG)?;
+                for rev in meta.floor + 1..=last {
+                    log.remove(rev)?;
+                }
+                meta.floor = last;
+                Ok(last < upto)
+            })
+        };
+        self.at_any_rate(write)
+    }
+
+    /// Writes something that makes room in the end: on a full disk with the room that is held for it.
+    fn at_any_rate<T>(&self, write: impl Fn() -> Result<T, Error>) -> Result<T, Error> {
+        match write() {
+            Err(Error::Full { .. }) if self.ballast.give_back() => write(),
+            done => done,
+        }
     }
 }
 

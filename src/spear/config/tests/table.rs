@@ -42,14 +42,16 @@ fn place(key: &Key, roles: Roles) -> Place {
             let lines: Vec<_> = whole.into_iter().filter(|line| !line.starts_with(key.own_name())).collect();
             place.home(".spear", &format!("[{}]\n{}\n", key.section(), lines.join("\n")))
         }
+        // Without a collector there is nothing to be said about one.
+        "otel" if key.own_name() != "endpoint" => place.home(".sms", "[otel]\nendpoint = \"http://c.example\"\n"),
         _ => place,
     }
 }
 
 /// What the parts are given, without what is only shown.
 fn given(resolved: &Resolved) -> String {
-    let Resolved { sms, spearlet, auth, log, shutdown, .. } = resolved;
-    format!("{sms:?} {spearlet:?} {auth:?} {log:?} {shutdown:?}")
+    let Resolved { sms, spearlet, auth, log, shutdown, watching, .. } = resolved;
+    format!("{sms:?} {spearlet:?} {auth:?} {log:?} {shutdown:?} {watching:?}")
 }
 
 /// Has a setting reached what it is for?
