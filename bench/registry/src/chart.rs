@@ -44,18 +44,12 @@ pub fn chart(title: &str, across: &str, up: &Axis<'_>, series: &[Series]) -> Str
         let (right, at) = (WIDTH - RIGHT, y(value));
         line(format!(r##"<line x1="{LEFT}" y1="{at:.1}" x2="{right}" y2="{at:.1}" stroke="#dddddd"/>"##));
         let (edge, below) = (LEFT - 6.0, at + 4.0);
-        line(format!(
-            r##"<text x="{edge}" y="{below:.1}" text-anchor="end" fill="#555555">{}</text>"##,
-            short(value)
-        ));
+        line(format!(r##"<text x="{edge}" y="{below:.1}" text-anchor="end" fill="#555555">{}</text>"##, short(value)));
     }
     for number in 0..=(far / x_step).round() as usize {
         let value = number as f64 * x_step;
         let (at, below) = (x(value), HEIGHT - BOTTOM + 16.0);
-        line(format!(
-            r##"<text x="{at:.1}" y="{below}" text-anchor="middle" fill="#555555">{}</text>"##,
-            short(value)
-        ));
+        line(format!(r##"<text x="{at:.1}" y="{below}" text-anchor="middle" fill="#555555">{}</text>"##, short(value)));
     }
     let (middle, bottom) = ((LEFT + WIDTH - RIGHT) / 2.0, HEIGHT - 8.0);
     line(format!(r##"<text x="{middle}" y="{bottom}" text-anchor="middle" fill="#555555">{across}</text>"##));

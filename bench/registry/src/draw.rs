@@ -135,10 +135,8 @@ fn registration(page: &mut Page, curves: &Path) -> Result<bool> {
         name: name.to_owned(),
         points: figures.windows.iter().map(|window| (window.nodes as f64, pick(window))).collect(),
     };
-    let rates = [
-        line("registrations", |window| window.per_second),
-        line("raw group commits", |window| window.raw_per_second),
-    ];
+    let rates =
+        [line("registrations", |window| window.per_second), line("raw group commits", |window| window.raw_per_second)];
     let axis = Axis { name: "per second", limit: None };
     fs::write(curves.join("registrations.svg"), chart("Durable registrations", "nodes", &axis, &rates))?;
     let memory = [line("resident", |window| window.resident_kib as f64 / 1024.0)];

@@ -67,10 +67,7 @@ fn paths(example: &Example) -> Vec<(String, String)> {
         named("executions", "/api/v1/executions?limit=50"),
         named("executions, status=pending", "/api/v1/executions?limit=50&status=pending"),
         named("executions, status=failed (none)", "/api/v1/executions?limit=50&status=failed"),
-        (
-            "executions of a task".to_owned(),
-            format!("/api/v1/executions?limit=50&task_id={}", example.task),
-        ),
+        ("executions of a task".to_owned(), format!("/api/v1/executions?limit=50&task_id={}", example.task)),
     ]
 }
 
