@@ -12,7 +12,7 @@ BINARY ?= target/release/spear
 ENGINE ?= $(if $(shell command -v podman),podman,docker)
 
 .DEFAULT_GOAL := build
-.PHONY: build test run run-sms run-spearlet samples example install uninstall deb image e2e ci clean help
+.PHONY: build test run run-sms run-spearlet samples example install uninstall deb image e2e bench ci clean help
 
 help: ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -87,6 +87,12 @@ image: ## an image for containers: spear
 e2e: build ## the image as registry and agent in two containers, and what they must survive
 	.ci/setup containers
 	.ci/containers $(BINARY)
+
+bench: build ## measure registry and start anew, an hour on a quiet machine, and write docs/performance.md
+	$(CARGO) build --release --manifest-path bench/Cargo.toml -p bench-registry
+	for what in start nodes pages events slow heartbeats; do \
+	    bench/target/release/bench-registry $$what $(BINARY) || exit 1; done
+	bench/target/release/bench-registry draw docs
 
 ci: ## what runs before a change lands
 	.ci/run

@@ -7,7 +7,7 @@ use crate::{
     chart::{Axis, Series, chart},
     events, heartbeats, nodes, pages,
     results::{Machine, read},
-    start,
+    slow, start,
 };
 
 const OPENING: &str = "\
@@ -18,7 +18,7 @@ beside it that ran in the same minutes on the same machine (a bare handler, the 
 is what should hold elsewhere, the rest depends on the machine. Times are medians where nothing else is said.
 
 `make bench` measures everything anew and writes this page; single measurements:
-`cargo run --release --manifest-path bench/Cargo.toml -p bench-registry -- start|nodes|pages|events|heartbeats|readyz
+`cargo run --release --manifest-path bench/Cargo.toml -p bench-registry -- start|nodes|pages|events|slow|heartbeats|readyz
 target/release/spear`, then `… draw docs`.
 ";
 
@@ -48,6 +48,7 @@ pub fn run(docs: &Path) -> Result<()> {
         registration(&mut page, &curves)?,
         list_pages(&mut page)?,
         event_streams(&mut page)?,
+        slow_clients(&mut page)?,
         starting(&mut page)?,
     ];
     ensure!(drawn.contains(&true), "nothing was measured yet");
@@ -182,6 +183,33 @@ fn event_streams(page: &mut Page) -> Result<bool> {
         ));
     }
     page.say("");
+    Ok(true)
+}
+
+fn slow_clients(page: &mut Page) -> Result<bool> {
+    let Some((machine, figures)) = read::<slow::Figures>("slow")? else { return Ok(false) };
+    page.measured(machine);
+    page.say(format!(
+        "## Slow clients\n\n{} clients ask for a page of 100 nodes every {} ms, alone and beside {} that send headers \
+         or bodies byte by byte, do not read what they asked for, or say nothing.\n",
+        slow::GOOD,
+        slow::PAUSE.as_millis(),
+        slow::SLOW
+    ));
+    page.say("| round | alone: p50, p99 | beside them: p50, p99 | resident, alone and beside |\n|---|---|---|---|");
+    for (round, (alone, beside)) in figures.rounds.iter().enumerate() {
+        page.say(format!(
+            "| {} | {:.2} ms, {:.2} ms | {:.2} ms, {:.2} ms | {} MiB, {} MiB |",
+            round + 1,
+            alone.p50_ms,
+            alone.p99_ms,
+            beside.p50_ms,
+            beside.p99_ms,
+            alone.resident_kib / 1024,
+            beside.resident_kib / 1024
+        ));
+    }
+    page.say(format!("\np99 beside them against alone: {:.2} (goal 2).\n", figures.p99_ratio));
     Ok(true)
 }
 

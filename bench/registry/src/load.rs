@@ -65,8 +65,13 @@ pub async fn timed(address: SocketAddr, request: &[u8], count: usize, times: &mu
 
 /// The body of a GET.
 pub async fn body(address: SocketAddr, path: &str) -> Result<Vec<u8>> {
+    exchange(address, &get(path)).await
+}
+
+/// The body of the answer to a request on a connection of its own.
+pub async fn exchange(address: SocketAddr, request: &[u8]) -> Result<Vec<u8>> {
     let (mut stream, mut buffer) = (connected(address).await?, Vec::new());
-    stream.write_all(&get(path)).await?;
+    stream.write_all(request).await?;
     let head = answer(&mut stream, &mut buffer, 200).await?;
     Ok(buffer.split_off(head))
 }
@@ -78,7 +83,7 @@ pub async fn connected(address: SocketAddr) -> Result<TcpStream> {
 }
 
 /// Reads one answer with a content length; the length of its head.
-async fn answer(stream: &mut TcpStream, buffer: &mut Vec<u8>, status: u16) -> Result<usize> {
+pub async fn answer(stream: &mut TcpStream, buffer: &mut Vec<u8>, status: u16) -> Result<usize> {
     buffer.clear();
     loop {
         ensure!(stream.read_buf(buffer).await? > 0, "the server closed the connection");

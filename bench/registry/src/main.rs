@@ -4,6 +4,7 @@
 //!     cargo run --release -p bench-registry -- nodes      ../target/release/spear [100000]
 //!     cargo run --release -p bench-registry -- pages      ../target/release/spear [100000]
 //!     cargo run --release -p bench-registry -- events     ../target/release/spear [100000]
+//!     cargo run --release -p bench-registry -- slow       ../target/release/spear
 //!     cargo run --release -p bench-registry -- heartbeats ../target/release/spear [10000] [30] [1000]
 //!     cargo run --release -p bench-registry -- readyz     ../target/release/spear
 //!     cargo run --release -p bench-registry -- draw       ../docs
@@ -19,6 +20,7 @@ mod load;
 mod nodes;
 mod pages;
 mod results;
+mod slow;
 mod start;
 
 use anyhow::{Context, Result, bail};
@@ -40,6 +42,7 @@ async fn main() -> Result<()> {
         "nodes" => nodes::run(&program(place)?, number(100_000)?).await,
         "pages" => pages::run(&program(place)?, number(100_000)?).await,
         "events" => events::run(&program(place)?, number(100_000)?).await,
+        "slow" => slow::run(&program(place)?).await,
         "heartbeats" => {
             let (nodes, minutes, connections) = (number(10_000)?, number(30)?, number(1000)?);
             heartbeats::run(&program(place)?, nodes, minutes as f64, connections).await
@@ -47,7 +50,7 @@ async fn main() -> Result<()> {
         "readyz" => readyz(&program(place)?).await,
         "draw" => draw::run(Path::new(&place.context("the directory of the documents is missing")?)),
         "bare" => bare().await,
-        other => bail!("unknown measurement {other:?}: start, nodes, pages, events, heartbeats, readyz or draw"),
+        other => bail!("unknown measurement {other:?}: start, nodes, pages, events, slow, heartbeats, readyz or draw"),
     }
 }
 

@@ -18,7 +18,7 @@ fn blocks(mark: &str) -> Vec<String> {
 }
 
 /// Runs a script in a directory; what it wrote to its output.
-fn bash(dir: &Path, script: &str) -> String {
+fn bash(dir: &Path, registry: &str, script: &str) -> String {
     let path = format!("{}:/usr/local/bin:/usr/bin:/bin", dir.join("bin").display());
     let mut child = Command::new("bash")
         .args(["-euo", "pipefail", "-c", script])
@@ -26,6 +26,7 @@ fn bash(dir: &Path, script: &str) -> String {
         .env_clear()
         .env("HOME", dir)
         .env("PATH", path)
+        .env("SPEAR_ADDR", registry)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -73,11 +74,11 @@ fn the_five_minutes_of_the_readme_do_what_it_says() {
     let http = daemon.address("sms/http").to_string();
 
     let steps = blocks("run");
-    assert_eq!(steps.len(), 6, "write, upload, create, watch, again, events");
+    assert_eq!(steps.len(), 5, "write, run, keep, curl, events");
     let marked: Vec<String> =
         steps.iter().enumerate().map(|(at, step)| format!("{step}\necho '== end of {at}'\n")).collect();
     let script = marked.concat().replace("127.0.0.1:8080", &http);
-    let out = bash(dir.path(), &script);
+    let out = bash(dir.path(), &http, &script);
     let mut parts = Vec::new();
     let mut rest = &out[..];
     for at in 0..steps.len() {
@@ -85,17 +86,16 @@ fn the_five_minutes_of_the_readme_do_what_it_says() {
         parts.push(part);
         rest = after;
     }
-    let [written, uploaded, created, watched, again, events] = parts[..] else { panic!("{parts:?}") };
+    let [written, ran, kept, curl, events] = parts[..] else { panic!("{parts:?}") };
     let has = |part: &str, facts: &[&str]| {
         facts.iter().all(|fact| part.contains(fact)).then_some(()).ok_or_else(|| part.to_owned())
     };
 
     assert!(dir.path().join("hello.wasm").exists());
     has(written, &["hello ", "echo ", "hello.wasm"]).unwrap();
-    has(uploaded, &["sms+file://"]).unwrap();
-    has(created, &["\"success\":true", "\"task_id\":\"", "\"execution_id\":\""]).unwrap();
-    has(watched, &["hello from spear", "\"status\":\"completed\"", "\"exit_code\":0"]).unwrap();
-    has(again, &["\"status\":\"completed\"", "hello from spear"]).unwrap();
+    assert_eq!(ran.trim(), "hello from spear");
+    has(kept, &["hello from spear", "completed", "spearlet/grpc"]).unwrap();
+    has(curl, &["\"success\":true", "\"execution_id\":\"", "hello from spear", "\"exit_code\":0"]).unwrap();
     has(events, &["event: file.created", "event: task.created", "event: execution.created"]).unwrap();
 }
 

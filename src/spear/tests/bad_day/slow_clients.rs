@@ -1,5 +1,5 @@
 //! Thousands of clients that send and read as slowly as they can, beside some that mean well. How much slower the
-//! good ones get is measured by `bench/slow`; here they are answered, and the slow ones are gone in the end.
+//! good ones get is measured by `bench/registry`; here they are answered, and the slow ones are gone in the end.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::{
