@@ -219,7 +219,7 @@ impl House {
         disk::watch(data.path().to_owned(), self.readiness.check("sms/disk"), &retention);
         let sms = sms::Sms::start(deps, &self.supervisor).await.map_err(Stopped::fault)?;
         sms.measure(&self.metrics);
-        let scope = self.supervisor.scope(Phase::Report, "sms");
+        let scope = self.supervisor.scope(Phase::Report, "ready");
         ready::watch_store(&self.readiness, &scope, "sms/store", &store);
         let asked = sms.clone();
         ready::watch(&self.readiness, &scope, "sms/files", move || {
@@ -267,7 +267,7 @@ impl House {
         };
         let agent = spearlet::Spearlet::start(deps, &self.supervisor).await.map_err(Stopped::fault)?;
         agent.measure(&self.metrics);
-        let scope = self.supervisor.scope(Phase::Report, "spearlet");
+        let scope = self.supervisor.scope(Phase::Report, "ready");
         ready::watch_store(&self.readiness, &scope, "spearlet/store", &store);
         let asked = agent.clone();
         ready::watch(&self.readiness, &scope, "spearlet/registry", move || std::future::ready(asked.not_ready()));

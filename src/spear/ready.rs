@@ -28,7 +28,7 @@ where
     let check = readiness.check(name);
     // Whatever happens to the watch, a part is not called ready that nobody looks at.
     let again = OnError::Restart { first: EVERY, most: Duration::from_secs(10) };
-    scope.spawn(&format!("ready/{name}"), again, move |stop| {
+    scope.spawn(name, again, move |stop| {
         let (check, reason) = (check.clone(), reason.clone());
         async move {
             loop {
