@@ -67,6 +67,14 @@ impl Ring {
         Self { state: Mutex::new(State { events: VecDeque::new(), bytes: 0, floor }), changed: Notify::new() }
     }
 
+    /// A ring of its own for a prefix, with what is here under it.
+    pub(crate) fn under(&self, prefix: &str) -> Self {
+        let state = self.lock();
+        let events: VecDeque<_> = state.events.iter().filter(|event| event.key.starts_with(prefix)).cloned().collect();
+        let bytes = events.iter().map(|event| event.value.as_ref().map_or(0, Bytes::len)).sum();
+        Self { state: Mutex::new(State { events, bytes, floor: state.floor }), changed: Notify::new() }
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(|broken| broken.into_inner())
     }

@@ -25,6 +25,9 @@ pub(crate) struct Inner {
     /// The last revision that is in the rings; closed when the tail has ended.
     pub(crate) tail: watch::Receiver<Rev>,
     rings: Mutex<HashMap<String, Weak<Ring>>>,
+    /// The ring of the empty prefix, which is always there: another one begins with what this one has of it, so that
+    /// thousands of readers who come at once with a position from a moment ago need not read the log.
+    recent: Arc<Ring>,
     exchange: Exchange,
     /// Set once somebody wants to know.
     pub(crate) figures: Slot<Figures>,
@@ -41,10 +44,12 @@ impl Bus {
     pub fn start(store: &Store, scope: &Scope) -> Self {
         let now = *store.head().borrow();
         let (sender, tail) = watch::channel(now);
+        let recent = Arc::new(Ring::new(now));
         let inner = Arc::new(Inner {
             store: store.clone(),
             tail,
-            rings: Mutex::default(),
+            rings: Mutex::new(HashMap::from([(String::new(), Arc::downgrade(&recent))])),
+            recent,
             exchange: Exchange::default(),
             figures: Slot::default(),
         });
@@ -150,7 +155,8 @@ impl Inner {
 
     /// Prefixes that somebody follows.
     pub(crate) fn followed(&self) -> usize {
-        self.rings().values().filter(|ring| ring.strong_count() > 0).count()
+        let ours = |prefix: &str| usize::from(prefix.is_empty());
+        self.rings().iter().filter(|(prefix, ring)| ring.strong_count() > ours(prefix)).count()
     }
 
     /// Hands the events of one revision to every ring with a matching prefix, then moves the tail. Both under
@@ -177,7 +183,7 @@ impl Inner {
         tail.send_replace(rev);
     }
 
-    /// The ring of a prefix; a new one begins at the tail.
+    /// The ring of a prefix; a new one begins as far back as the recent changes go.
     pub(crate) fn ring(&self, prefix: &str) -> Arc<Ring> {
         let mut rings = self.rings();
         if let Some(ring) = rings.get(prefix).and_then(Weak::upgrade) {
@@ -187,7 +193,7 @@ impl Inner {
         if rings.len() > 64 && rings.len().is_power_of_two() {
             rings.retain(|_, ring| ring.strong_count() > 0);
         }
-        let ring = Arc::new(Ring::new(*self.tail.borrow()));
+        let ring = Arc::new(self.recent.under(prefix));
         rings.insert(prefix.to_owned(), Arc::downgrade(&ring));
         ring
     }

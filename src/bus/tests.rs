@@ -100,6 +100,22 @@ async fn a_reader_behind_the_ring_reads_the_log_and_one_behind_the_log_is_told()
     assert_eq!(seen(late.next().await.unwrap()), "2001 set a 2000 false");
 }
 
+#[tokio::test]
+async fn a_new_reader_with_a_position_from_a_moment_ago_does_not_read_the_log() {
+    let rig = rig();
+    rig.bus.measure(&telemetry::Metrics::new(), "test");
+    for size in 0..5 {
+        rig.put("a", size).await;
+        rig.store.commit(Batch::new().put("other/x", "1")).await.unwrap();
+    }
+    let mut reader = rig.bus.changes::<Thing>(From::After(4));
+    for expected in ["5 set a 2 false", "7 set a 3 false", "9 set a 4 false"] {
+        assert_eq!(seen(reader.next().await.unwrap()), expected);
+    }
+    rig.bus.inner.figures.see(|figures| assert_eq!(figures.behind.get(), 0));
+    assert_eq!(rig.bus.inner.followed(), 1, "the recent changes of all prefixes are nobody's");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn readers_that_join_at_any_moment_miss_nothing() {
     let rig = Arc::new(rig());
