@@ -14,9 +14,9 @@ use crate::{Bus, Delivery, Error, From};
 
 type Map<P> = Arc<RwLock<BTreeMap<String, P>>>;
 
-/// Hears the id of every entry that has changed, after the map shows it and before [`Mirror::reached`] and
-/// [`Mirror::watch`] tell.
-pub type OnChange = Arc<dyn Fn(&str) + Send + Sync>;
+/// Hears of every entry that has changed what it is now (none: gone), after the map shows it and before
+/// [`Mirror::reached`] and [`Mirror::watch`] tell. The map is not locked meanwhile.
+pub type OnChange<P> = Arc<dyn Fn(&str, Option<&P>) + Send + Sync>;
 
 /// A map by id that follows the store: list, follow, and list again when the log was trimmed meanwhile.
 pub struct Mirror<R, P = Arc<R>> {
@@ -36,10 +36,10 @@ impl<R: Keyed, P: Clone + Send + Sync + 'static> Mirror<R, P> {
         bus: &Bus,
         scope: &Scope,
         project: fn(Arc<R>) -> P,
-        told: OnChange,
+        told: OnChange<P>,
     ) -> Result<Self, Error> {
         let (first, rev) = list(bus, project).await?;
-        first.keys().for_each(|id| told(id));
+        first.iter().for_each(|(id, now)| told(id, Some(now)));
         let map: Map<P> = Arc::new(RwLock::new(first));
         let (sender, receiver) = watch::channel(rev);
         let (bus, follow, sender) = (bus.clone(), map.clone(), Arc::new(sender));
@@ -102,7 +102,7 @@ async fn list<R: Keyed, P>(bus: &Bus, project: fn(Arc<R>) -> P) -> Result<(BTree
 async fn run<R: Keyed, P: Clone + Send + Sync + 'static>(
     bus: &Bus,
     map: &Map<P>,
-    (moved, told): (&watch::Sender<Rev>, &OnChange),
+    (moved, told): (&watch::Sender<Rev>, &OnChange<P>),
     from: Rev,
     project: fn(Arc<R>) -> P,
 ) -> Result<(), Error> {
@@ -110,18 +110,20 @@ async fn run<R: Keyed, P: Clone + Send + Sync + 'static>(
     loop {
         match changes.next().await? {
             Delivery::Set { id, now, .. } => {
-                map.write().unwrap_or_else(|broken| broken.into_inner()).insert(id.clone(), project(now));
-                told(&id);
+                let now = project(now);
+                map.write().unwrap_or_else(|broken| broken.into_inner()).insert(id.clone(), now.clone());
+                told(&id, Some(&now));
             }
             Delivery::Gone { id, .. } => {
                 map.write().unwrap_or_else(|broken| broken.into_inner()).remove(&id);
-                told(&id);
+                told(&id, None);
             }
             Delivery::Lagged { .. } => {
                 let (all, rev) = list(bus, project).await?;
-                let ids: Vec<String> = all.keys().cloned().collect();
+                let now = all.clone();
                 let before = std::mem::replace(&mut *map.write().unwrap_or_else(|broken| broken.into_inner()), all);
-                before.keys().chain(&ids).for_each(|id| told(id));
+                before.keys().filter(|id| !now.contains_key(*id)).for_each(|id| told(id, None));
+                now.iter().for_each(|(id, now)| told(id, Some(now)));
                 changes.seek(rev);
             }
         }

@@ -89,7 +89,7 @@ impl Bus {
         scope: &Scope,
         project: fn(Arc<R>) -> P,
     ) -> Result<Mirror<R, P>, Error> {
-        Mirror::start(self, scope, project, Arc::new(|_: &str| ())).await
+        Mirror::start(self, scope, project, Arc::new(|_: &str, _: Option<&P>| ())).await
     }
 
     /// The same, for somebody who keeps something beside the map: `told` hears of every entry that has changed,
@@ -101,7 +101,7 @@ impl Bus {
         &self,
         scope: &Scope,
         project: fn(Arc<R>) -> P,
-        told: OnChange,
+        told: OnChange<P>,
     ) -> Result<Mirror<R, P>, Error> {
         Mirror::start(self, scope, project, told).await
     }

@@ -15,6 +15,7 @@ pub mod events;
 pub mod executions;
 pub mod files;
 mod gateway;
+mod groups;
 pub mod nodes;
 mod page;
 mod status;

@@ -5,7 +5,12 @@
 //! refused by another.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use std::{collections::BTreeMap, fmt::Display, ops::Bound, str::FromStr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Display,
+    ops::Bound,
+    str::FromStr,
+};
 use types::Fault;
 
 /// Items of one page at most, and without a limit.
@@ -86,7 +91,31 @@ impl Page {
     where
         K: Ord + FromStr + Display,
     {
-        let (skipped, bounds) = match &self.from {
+        let (skipped, bounds) = self.bounds(order)?;
+        let items = map.range(bounds);
+        Ok(match order {
+            Order::Rising => self.take(items.skip(skipped), map.len()),
+            Order::Falling => self.take(items.rev().skip(skipped), map.len()),
+        })
+    }
+
+    /// The same of a group of ids in rising order, each of which `find` turns into an item. What it does not find
+    /// has just gone, and is left out.
+    ///
+    /// # Errors
+    /// The cursor's key is not one of this list.
+    pub fn among<I, T>(&self, ids: &BTreeSet<I>, find: impl Fn(&I) -> Option<T>) -> Result<Cut<T>, Fault>
+    where
+        I: Ord + FromStr + Display,
+    {
+        let (skipped, bounds) = self.bounds(Order::Rising)?;
+        let items = ids.range(bounds).skip(skipped).filter_map(|id| Some((id, find(id)?)));
+        Ok(self.take(items, ids.len()).map(|(_, item)| item))
+    }
+
+    /// How many are left out, and where the page begins.
+    fn bounds<K: FromStr>(&self, order: Order) -> Result<(usize, (Bound<K>, Bound<K>)), Fault> {
+        Ok(match &self.from {
             Start::Offset(skipped) => (*skipped, (Bound::Unbounded, Bound::Unbounded)),
             Start::After(after) => {
                 let key = Bound::Excluded(after.parse::<K>().map_err(|_| foreign())?);
@@ -95,19 +124,10 @@ impl Page {
                     Order::Falling => (0, (Bound::Unbounded, key)),
                 }
             }
-        };
-        let items = map.range(bounds);
-        Ok(match order {
-            Order::Rising => self.take(items.skip(skipped), map.len()),
-            Order::Falling => self.take(items.rev().skip(skipped), map.len()),
         })
     }
 
-    fn take<'a, K: Display, T>(
-        &self,
-        mut items: impl Iterator<Item = (&'a K, &'a T)>,
-        total: usize,
-    ) -> Cut<(&'a K, &'a T)> {
+    fn take<K: Display, T>(&self, mut items: impl Iterator<Item = (K, T)>, total: usize) -> Cut<(K, T)> {
         let page: Vec<_> = items.by_ref().take(self.limit).collect();
         let last = page.last().filter(|_| items.next().is_some());
         let next = last.map(|(key, _)| cursor_of(self.list, &key.to_string()));
@@ -186,6 +206,10 @@ mod tests {
                 cut,
                 "walked or looked up, it is the same"
             );
+            if order == Order::Rising {
+                let group = keys.iter().cloned().collect();
+                assert_eq!(page.among(&group, |key| Some(key.clone())).unwrap(), cut, "a group pages as a list does");
+            }
             assert_eq!(cut.total, keys.len());
             assert!(cut.items.len() <= usize::try_from(limit).unwrap());
             seen.extend(cut.items);

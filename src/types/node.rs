@@ -84,7 +84,13 @@ impl Node {
 
     /// Has it said that it runs executables of this kind?
     pub fn has_runtime(&self, runtime: &str) -> bool {
-        self.metadata.get(RUNTIMES_KEY).is_some_and(|list| list.split(',').any(|one| one.trim() == runtime))
+        self.runtimes().any(|one| one == runtime)
+    }
+
+    /// What it has said that it runs.
+    pub fn runtimes(&self) -> impl Iterator<Item = &str> {
+        let list = self.metadata.get(RUNTIMES_KEY).map_or("", String::as_str);
+        list.split(',').map(str::trim).filter(|one| !one.is_empty())
     }
 
     /// Its `name` label, or nothing.

@@ -8,7 +8,7 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashMap, hash_map::Entry},
     hash::{DefaultHasher, Hash, Hasher},
     ops::Bound,
-    sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard},
+    sync::{Arc, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard},
     time::Duration,
 };
 use store::Rev;
@@ -16,7 +16,7 @@ use supervise::{OnError, Scope};
 use tokio::sync::{Notify, oneshot, watch};
 use types::{Execution, ExecutionId, ExecutionStatus, Fault, Keyed, NodeId, Reason, TaskId, Timestamp};
 
-use crate::nodes::Touched;
+use crate::{nodes::Touched, tasks::groups::TaskGroups};
 
 /// An execution in brief.
 #[derive(Clone, Copy, Debug)]
@@ -82,6 +82,8 @@ struct State {
     pending: BTreeMap<ExecutionId, Timestamp>,
     /// Told of nodes whose number of open executions changes.
     touched: Arc<Touched>,
+    /// Told of tasks of which something has run.
+    begun: Arc<Mutex<TaskGroups>>,
     /// Those who wait for an end.
     waiters: HashMap<ExecutionId, Vec<oneshot::Sender<()>>>,
 }
@@ -102,7 +104,10 @@ impl State {
         }
         let runs = self.tasks.entry(brief.task_id).or_default();
         runs.ids.insert(id);
-        runs.started |= execution.started_at.is_some();
+        if !runs.started && execution.started_at.is_some() {
+            runs.started = true;
+            set_begun(&self.begun, task_id, true);
+        }
         if brief.status.terminal() {
             runs.ended += 1;
             if runs.last.is_none_or(|last| last.rev <= rev) {
@@ -162,6 +167,7 @@ impl State {
             && self.tasks.get(&task).is_some_and(|runs| runs.ids.is_empty())
         {
             self.tasks.remove(&task);
+            set_begun(&self.begun, task, false);
         }
         self.tell(id);
     }
@@ -172,6 +178,10 @@ impl State {
             waiter.send(()).ok();
         }
     }
+}
+
+fn set_begun(groups: &Mutex<TaskGroups>, task: TaskId, begun: bool) {
+    groups.lock().unwrap_or_else(|broken| broken.into_inner()).set_begun(task, begun);
 }
 
 fn hash(text: &str) -> u64 {
@@ -190,6 +200,9 @@ fn take<K: Eq + Hash>(groups: &mut HashMap<K, BTreeSet<ExecutionId>>, key: K, id
     }
 }
 
+/// Who is told of changes; see [`State`].
+type Told<'a> = (&'a Arc<Touched>, &'a Arc<Mutex<TaskGroups>>);
+
 /// The index.
 pub(crate) struct Index {
     state: Arc<RwLock<State>>,
@@ -199,8 +212,8 @@ pub(crate) struct Index {
 
 impl Index {
     /// Reads what there is and follows it in `scope`.
-    pub(crate) async fn start(bus: &Bus, touched: &Arc<Touched>, scope: &Scope) -> Result<Self, Fault> {
-        let (state, rev) = list(bus, touched).await.map_err(crate::bus_fault)?;
+    pub(crate) async fn start(bus: &Bus, told: Told<'_>, scope: &Scope) -> Result<Self, Fault> {
+        let (state, rev) = list(bus, told).await.map_err(crate::bus_fault)?;
         let state = Arc::new(RwLock::new(state));
         let waiting = Arc::new(Notify::new());
         waiting.notify_one();
@@ -371,8 +384,9 @@ impl Index {
     }
 }
 
-async fn list(bus: &Bus, touched: &Arc<Touched>) -> Result<(State, Rev), bus::Error> {
-    let (mut state, mut broken) = (State { touched: touched.clone(), ..State::default() }, None);
+async fn list(bus: &Bus, (touched, begun): Told<'_>) -> Result<(State, Rev), bus::Error> {
+    let state = State { touched: touched.clone(), begun: begun.clone(), ..State::default() };
+    let (mut state, mut broken) = (state, None);
     let rev = bus
         .store()
         .scan(Execution::PREFIX, |record| match store::decode::<Execution>(&record.key, &record.value) {
@@ -409,11 +423,16 @@ async fn follow(
                 }
             }
             Delivery::Lagged { .. } => {
-                let touched = write().touched.clone();
-                let (mut fresh, rev) = list(bus, &touched).await?;
+                let (touched, begun) = {
+                    let state = write();
+                    (state.touched.clone(), state.begun.clone())
+                };
+                let (mut fresh, rev) = list(bus, (&touched, &begun)).await?;
                 let mut state = write();
-                // Nodes that have lost all their work, too.
+                // Nodes that have lost all their work, and tasks of which nothing is left, too.
                 state.nodes.keys().for_each(|node| touched.add(*node));
+                let gone = state.tasks.keys().filter(|task| !fresh.tasks.contains_key(task));
+                gone.for_each(|task| set_begun(&begun, *task, false));
                 fresh.waiters = std::mem::take(&mut state.waiters);
                 let over: Vec<_> = fresh.waiters.keys().copied().collect();
                 for id in over {

@@ -3,7 +3,11 @@
 use api::ExecutionReport;
 use bus::{Bus, Mirror};
 use bytes::Bytes;
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
+};
 use store::{Batch, Guard, Keyed, Op, Store, Table};
 use supervise::{Live, OnError, Scope};
 use telemetry::{Slot, trace};
@@ -20,7 +24,10 @@ use super::{
 };
 use crate::{
     Config, nodes,
-    tasks::placement::{Choice, Placement, Reservation},
+    tasks::{
+        groups::TaskGroups,
+        placement::{Choice, Placement, Reservation},
+    },
 };
 
 /// Executions that may be open at a time; more are refused until some end.
@@ -55,10 +62,15 @@ pub struct Service {
     pub(super) config: Live<Config>,
     pub(super) nodes: Arc<nodes::Service>,
     pub(super) tasks: Mirror<Task>,
+    task_groups: Arc<Mutex<TaskGroups>>,
     pub(super) index: Index,
     pub(crate) logs: Arc<Logs>,
     pub(super) placement: Placement,
     pub(super) figures: Slot<Figures>,
+}
+
+fn locked(groups: &Mutex<TaskGroups>) -> MutexGuard<'_, TaskGroups> {
+    groups.lock().unwrap_or_else(|broken| broken.into_inner())
 }
 
 fn unknown(id: ExecutionId) -> Fault {
@@ -76,11 +88,18 @@ impl Service {
     pub async fn start(deps: Deps<'_>, scope: &Scope) -> Result<Arc<Self>, Fault> {
         let Deps { store, bus, clock, config, logs, nodes } = deps;
         let scope = scope.child("executions");
-        let tasks = bus.mirror::<Task, Arc<Task>>(&scope, |task| task).await.map_err(crate::bus_fault)?;
+        let task_groups = Arc::new(Mutex::new(TaskGroups::default()));
+        let told = task_groups.clone();
+        let told = Arc::new(move |id: &str, task: Option<&Arc<Task>>| {
+            if let Ok(id) = id.parse() {
+                locked(&told).told(id, task.map(|task| &**task));
+            }
+        });
+        let tasks = bus.mirror_telling::<Task, Arc<Task>>(&scope, |task| task, told).await.map_err(crate::bus_fault)?;
         let logs = Logs::open(logs, config.clone(), clock.clone())?;
         let service = Arc::new(Self {
             table: Table::new(store),
-            index: Index::start(bus, nodes.touched(), &scope).await?,
+            index: Index::start(bus, (nodes.touched(), &task_groups), &scope).await?,
             placement: Placement::new(nodes.clone()),
             logs: Arc::new(logs),
             store: store.clone(),
@@ -89,6 +108,7 @@ impl Service {
             config,
             nodes,
             tasks,
+            task_groups,
             figures: Slot::default(),
         });
         service.sweep_logs().await?;
@@ -137,6 +157,11 @@ impl Service {
     /// A live map of the tasks.
     pub(crate) fn tasks(&self) -> &Mirror<Task> {
         &self.tasks
+    }
+
+    /// The same tasks, by what lists are filtered by. Not to be locked while something else is, except for the map.
+    pub(crate) fn task_groups(&self) -> MutexGuard<'_, TaskGroups> {
+        locked(&self.task_groups)
     }
 
     /// A task.

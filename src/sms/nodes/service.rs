@@ -3,7 +3,7 @@
 use api::Registration;
 use bus::{Bus, Mirror};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
@@ -24,6 +24,7 @@ use super::{
 };
 use crate::{
     Config,
+    groups::Groups,
     page::{Cut, Order, Page},
 };
 
@@ -39,6 +40,8 @@ pub struct Service {
     /// Load as last told; of registered nodes only.
     resources: Mutex<BTreeMap<NodeId, NodeResource>>,
     touched: Arc<Touched>,
+    /// By the status they show, in lower case.
+    shown: Arc<Mutex<Shown>>,
     bus: Bus,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) figures: Slot<Figures>,
@@ -52,6 +55,12 @@ pub(super) struct Update {
     pub http_port: Option<u16>,
     pub metadata: Option<BTreeMap<String, String>>,
     pub status: Option<Word>,
+}
+
+type Shown = Groups<Arc<str>, NodeId>;
+
+fn locked(shown: &Mutex<Shown>) -> MutexGuard<'_, Shown> {
+    shown.lock().unwrap_or_else(|broken| broken.into_inner())
 }
 
 pub(super) fn rules(config: &Config) -> Rules {
@@ -80,8 +89,14 @@ impl Service {
         scope: &Scope,
     ) -> Result<Arc<Self>, Fault> {
         let touched = Arc::new(Touched::default());
-        let changed = touched.clone();
-        let told = Arc::new(move |id: &str| id.parse().ok().into_iter().for_each(|id| changed.add(id)));
+        let shown = Arc::new(Mutex::new(Shown::default()));
+        let (changed, groups) = (touched.clone(), shown.clone());
+        let told = Arc::new(move |id: &str, node: Option<&Arc<Node>>| {
+            if let Ok(id) = id.parse() {
+                changed.add(id);
+                locked(&groups).set(id, node.map(|node| node.status().to_ascii_lowercase().into()));
+            }
+        });
         let nodes = bus.mirror_telling::<Node, Arc<Node>>(scope, |node| node, told);
         let nodes = nodes.await.map_err(crate::bus_fault)?;
         let now = clock.monotonic();
@@ -96,6 +111,7 @@ impl Service {
             pulses: Mutex::new(pulses),
             resources: Mutex::default(),
             touched,
+            shown,
             bus: bus.clone(),
             clock,
             figures: Slot::default(),
@@ -355,8 +371,9 @@ impl Service {
             match status {
                 None => page.of(Order::Rising, &nodes)?.map(|(_, node)| node.clone()),
                 Some(status) => {
-                    let wanted = nodes.iter().filter(|(_, node)| node.status().eq_ignore_ascii_case(status));
-                    page.cut(Order::Rising, wanted).map(Arc::clone)
+                    let (shown, none) = (locked(&self.shown), BTreeSet::new());
+                    let group = shown.get(status.to_ascii_lowercase().as_str()).unwrap_or(&none);
+                    page.among(group, |id| nodes.get(&id.to_string()).cloned())?
                 }
             }
         };

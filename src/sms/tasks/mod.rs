@@ -7,6 +7,7 @@
 //! A task's record never changes. Whether it is `active` and how it ended last is computed from its executions
 //! when it is read, so the two cannot disagree.
 
+pub(crate) mod groups;
 pub mod grpc;
 pub mod http;
 pub(crate) mod placement;

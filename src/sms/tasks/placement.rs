@@ -26,25 +26,45 @@ pub(crate) struct Placement {
 /// Open executions, load in percent, id: the least of all is the best.
 type Rank = (usize, u8, NodeId);
 
+/// Where a node stands, and among those of which runtimes.
+#[derive(Debug)]
+struct Standing {
+    rank: Rank,
+    runtimes: Vec<Arc<str>>,
+}
+
 #[derive(Debug, Default)]
 struct Ranking {
-    /// Nodes that take work.
-    ranks: BTreeSet<Rank>,
-    ranked: HashMap<NodeId, Rank>,
+    /// Nodes that take work, for each runtime.
+    ranks: HashMap<Arc<str>, BTreeSet<Rank>>,
+    ranked: HashMap<NodeId, Standing>,
     /// Placements that are decided and not yet visible in the index.
     reserved: HashMap<NodeId, usize>,
 }
 
 impl Ranking {
-    fn set(&mut self, node: NodeId, rank: Option<Rank>) {
-        let before = match rank {
-            Some(rank) => self.ranked.insert(node, rank),
-            None => self.ranked.remove(&node),
-        };
-        if let Some(before) = before {
-            self.ranks.remove(&before);
+    fn set(&mut self, node: NodeId, standing: Option<Standing>) {
+        if let Some(Standing { rank, runtimes }) = self.ranked.remove(&node) {
+            for runtime in runtimes {
+                if let Some(ranks) = self.ranks.get_mut(&runtime) {
+                    ranks.remove(&rank);
+                    if ranks.is_empty() {
+                        self.ranks.remove(&runtime);
+                    }
+                }
+            }
         }
-        self.ranks.extend(rank);
+        if let Some(standing) = standing {
+            for runtime in &standing.runtimes {
+                self.ranks.entry(runtime.clone()).or_default().insert(standing.rank);
+            }
+            self.ranked.insert(node, standing);
+        }
+    }
+
+    /// The name of a runtime in memory that all its nodes share.
+    fn shared(&self, runtime: &str) -> Arc<str> {
+        self.ranks.get_key_value(runtime).map_or_else(|| runtime.into(), |(known, _)| known.clone())
     }
 
     fn reserved(&self, node: NodeId) -> usize {
@@ -117,14 +137,17 @@ impl Placement {
         let runtime = task.executable.as_ref().map_or("wasm", |executable| executable.kind.runtime());
         let mut ranking = lock(&self.ranking);
         for node in self.nodes.touched().take() {
-            let rank = self.nodes.takes_work(node).map(|record| {
+            let standing = self.nodes.takes_work(node).map(|record| {
                 let open = load(node) + ranking.reserved(node);
-                (open, self.nodes.busy_percent(record.id), node)
+                let runtimes = record.runtimes().map(|runtime| ranking.shared(runtime)).collect();
+                Standing { rank: (open, self.nodes.busy_percent(record.id), node), runtimes }
             });
-            ranking.set(node, rank);
+            ranking.set(node, standing);
         }
+        // A record may have changed since it was ranked.
         let fits = |node: NodeId| self.nodes.takes_work(node).is_some_and(|record| record.has_runtime(runtime));
-        let best = ranking.ranks.iter().map(|(_, _, node)| *node).find(|node| fits(*node));
+        let ranks = ranking.ranks.get(runtime).into_iter().flatten();
+        let best = ranks.map(|(_, _, node)| *node).find(|node| fits(*node));
         match best {
             Some(node) => Choice::Node(self.reserve(&mut ranking, node)),
             None => Choice::Wait(format!("no online node has the runtime {runtime}")),

@@ -1,11 +1,14 @@
 //! What can be done with tasks.
 
 use bytes::Bytes;
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 use store::{Batch, Guard, Keyed, Op, Store, Table, encode};
 use types::{Assignment, AssignmentKind, Clock, Execution, Fault, NodeId, Task, TaskId, TaskPriority, TaskStatus};
 
-use super::records::{NewTask, Seen};
+use super::{
+    groups,
+    records::{NewTask, Seen},
+};
 use crate::{
     executions::{self, NewRun},
     page::{Cut, Order, Page},
@@ -104,10 +107,7 @@ impl Service {
     }
 
     fn status(&self, task: &Task) -> TaskStatus {
-        match task.status {
-            TaskStatus::Registered if self.executions.runs(task.id).0 => TaskStatus::Active,
-            status => status,
-        }
+        groups::shown(task.status, self.executions.runs(task.id).0)
     }
 
     fn see(&self, task: Arc<Task>) -> Seen {
@@ -136,10 +136,17 @@ impl Service {
         };
         let cut = {
             let tasks = self.executions.tasks().read();
-            if wanted == Wanted::default() {
-                page.of(Order::Rising, &tasks)?.map(|(_, task)| task.clone())
-            } else {
-                page.cut(Order::Rising, tasks.iter().filter(|(_, task)| fits(task))).map(Arc::clone)
+            let groups = self.executions.task_groups();
+            let find = |id: &TaskId| tasks.get(&id.to_string()).cloned();
+            let none = BTreeSet::new();
+            match groups.smallest(wanted) {
+                None => page.of(Order::Rising, &tasks)?.map(|(_, task)| task.clone()),
+                Some((group, false)) => page.among(group.unwrap_or(&none), find)?,
+                Some((group, true)) => {
+                    let group = group.unwrap_or(&none);
+                    let found = group.iter().filter_map(|id| Some((id.to_string(), find(id)?)));
+                    page.cut(Order::Rising, found.filter(|(_, task)| fits(task)))
+                }
             }
         };
         Ok(cut.map(|task| self.see(task)))

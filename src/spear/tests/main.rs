@@ -30,6 +30,7 @@ mod reload;
 mod remote;
 mod run;
 mod seed;
+mod simulated;
 mod status;
 mod support;
 mod traces;
