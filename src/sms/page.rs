@@ -39,6 +39,9 @@ enum Start {
     After(String),
 }
 
+/// Where a page begins and ends in a map.
+type Bounds<K> = (Bound<K>, Bound<K>);
+
 /// The items of a page.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Cut<T> {
@@ -91,7 +94,7 @@ impl Page {
     where
         K: Ord + FromStr + Display,
     {
-        let (skipped, bounds) = self.bounds(order)?;
+        let (skipped, bounds) = self.bounds::<K>(order)?;
         let items = map.range(bounds);
         Ok(match order {
             Order::Rising => self.take(items.skip(skipped), map.len()),
@@ -108,13 +111,13 @@ impl Page {
     where
         I: Ord + FromStr + Display,
     {
-        let (skipped, bounds) = self.bounds(Order::Rising)?;
+        let (skipped, bounds) = self.bounds::<I>(Order::Rising)?;
         let items = ids.range(bounds).skip(skipped).filter_map(|id| Some((id, find(id)?)));
         Ok(self.take(items, ids.len()).map(|(_, item)| item))
     }
 
     /// How many are left out, and where the page begins.
-    fn bounds<K: FromStr>(&self, order: Order) -> Result<(usize, (Bound<K>, Bound<K>)), Fault> {
+    fn bounds<K: FromStr>(&self, order: Order) -> Result<(usize, Bounds<K>), Fault> {
         Ok(match &self.from {
             Start::Offset(skipped) => (*skipped, (Bound::Unbounded, Bound::Unbounded)),
             Start::After(after) => {
