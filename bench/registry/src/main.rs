@@ -50,6 +50,7 @@ async fn main() -> Result<()> {
         "readyz" => readyz(&program(place)?).await,
         "draw" => draw::run(Path::new(&place.context("the directory of the documents is missing")?)),
         "bare" => bare().await,
+        "crowd" => slow::crowd(place.context("an address")?.parse()?, &args.next().context("a path")?).await,
         other => bail!("unknown measurement {other:?}: start, nodes, pages, events, slow, heartbeats, readyz or draw"),
     }
 }

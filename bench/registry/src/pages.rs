@@ -41,7 +41,7 @@ pub async fn filled(program: &Path, count: usize) -> Result<(Daemon, Example)> {
         "executable":{"type":"wasm","uri":"https://example.org/measured.wasm"}}"#;
     // Each has its first execution with it.
     load::run(address, &load::post("/api/v1/tasks", task), CONNECTIONS, count, 200).await?;
-    let mut text = async |path: &str, list: &str, field: &str| {
+    let text = async |path: &str, list: &str, field: &str| {
         let answer: Value = serde_json::from_slice(&load::body(address, path).await?)?;
         let found = answer[list][0][field].as_str().with_context(|| format!("{path}: no {list}"))?;
         anyhow::Ok(found.to_owned())
