@@ -19,7 +19,8 @@ async fn two_hundred_simulated_agents_live_work_and_are_missed_when_they_fall_si
     let client = Client::new(&daemon.sms());
     let mut simulator = spear(dir.path());
     simulator.args(["simulate", "--nodes", &NODES.to_string(), "--connections", "20", "--interval", "1s"]);
-    simulator.args(["--run-time", "20ms", "--output", "json"]);
+    // Long enough that all of the work is under way at one time, and so on many nodes.
+    simulator.args(["--run-time", "3s", "--output", "json"]);
     simulator.args(["--sms-grpc-addr", &daemon.address("sms/grpc").to_string()]);
     let simulator = simulator.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
 
