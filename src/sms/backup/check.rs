@@ -264,11 +264,20 @@ impl Checker {
         if part == Part::File {
             to.file(&path, bytes)?;
             self.files = (self.files.0 + 1, self.files.1.saturating_add(bytes));
-        } else if bytes > MOST_IN_MEMORY && part != Part::Manifest {
+        } else if bytes > self.most(part) {
             return wrong("tells a length that is too much");
         }
         self.current = Some(Current { part, path, bytes, hash: Sha256::new() });
         self.data(bytes, to)
+    }
+
+    /// Longest entry that can be right, bytes. A manifest has a line for each entry before it: a path, a length and a
+    /// hash.
+    fn most(&self, part: Part) -> u64 {
+        match part {
+            Part::Manifest => self.entries.iter().map(|entry| entry.path.len() as u64 + 256).sum::<u64>() + 4096,
+            _ => MOST_IN_MEMORY,
+        }
     }
 
     fn data(&mut self, left: u64, to: &mut dyn Receiver) -> Result<(), Fault> {

@@ -28,7 +28,7 @@ pub struct Restore {
     /// Directories above it that were not there, the nearest first.
     made: Vec<PathBuf>,
     /// What is there already; held so that nobody starts in it.
-    replaces: Option<Option<DataDir>>,
+    replaces: Option<DataDir>,
     building: Option<Building>,
     file: Option<(File, PathBuf)>,
     kind: String,
@@ -124,7 +124,7 @@ impl Restore {
 }
 
 /// May it be restored there? What there is, if it is to be moved aside.
-fn look(target: &Path, force: bool) -> Result<Option<Option<DataDir>>, Fault> {
+fn look(target: &Path, force: bool) -> Result<Option<DataDir>, Fault> {
     let mut entries = match fs::read_dir(target) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -138,7 +138,7 @@ fn look(target: &Path, force: bool) -> Result<Option<Option<DataDir>>, Fault> {
         return Err(Fault::conflict("RESTORE_NOT_EMPTY", message));
     }
     match DataDir::open(target) {
-        Ok(held) => Ok(Some(Some(held))),
+        Ok(held) => Ok(Some(held)),
         Err(error @ store::Error::InUse { .. }) => {
             let message = format!("{error}: stop it first");
             Err(Fault::new(ErrorKind::Unavailable, "RESTORE_IN_USE", message))

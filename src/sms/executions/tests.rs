@@ -243,7 +243,7 @@ async fn without_a_node_it_waits_and_says_why_until_one_comes() {
     let (_, urgent) = rig.register(urgent).await;
     let waiting = rig.execution(low).await;
     assert_eq!((waiting.status, waiting.reason), (S::Pending, Some(Reason::NoNode)));
-    assert_eq!(waiting.message, "no online node has the runtime wasm");
+    assert_eq!(waiting.message, "no node that is online and takes work has the runtime wasm");
     let node = rig.node("wasm").await;
     until("both are placed", async || rig.work(node).await.len() == 2).await;
     let placed = rig.execution(low).await;

@@ -150,7 +150,7 @@ impl Placement {
         let best = ranks.map(|(_, _, node)| *node).find(|node| fits(*node));
         match best {
             Some(node) => Choice::Node(self.reserve(&mut ranking, node)),
-            None => Choice::Wait(format!("no online node has the runtime {runtime}")),
+            None => Choice::Wait(format!("no node that is online and takes work has the runtime {runtime}")),
         }
     }
 

@@ -44,7 +44,7 @@ pub(super) struct Health {
 
 /// What one address says.
 enum Said {
-    /// It answers as a part of Spear does: is it ready, and the lines of its checks.
+    /// It answers as a part of Spear does: is it ready, and what fails or is limited.
     Answer(bool, Vec<String>),
     /// Somebody else listens there.
     Foreign(String),
@@ -117,12 +117,17 @@ async fn ask(rest: &Rest, patience: Duration) -> Said {
         Ok(Err(fault)) => return Said::Nothing(fault.message),
         Ok(Ok(answer)) => answer,
     };
-    let checks = |body: &str| body.lines().filter_map(|line| line.strip_prefix("[-] ")).map(str::to_owned).collect();
+    let checks = |body: &str| body.lines().filter_map(reason).map(str::to_owned).collect();
     match body.lines().last() {
         Some("ready" | "ok") if status.is_success() => Said::Answer(true, checks(&body)),
         Some("not ready") if status == http::StatusCode::SERVICE_UNAVAILABLE => Said::Answer(false, checks(&body)),
         _ => Said::Foreign(format!("answers {status} to /readyz: it is no HTTP address of a registry or an agent")),
     }
+}
+
+/// What keeps it from being ready, or limits it.
+fn reason(line: &str) -> Option<&str> {
+    line.strip_prefix("[-] ").or_else(|| line.strip_prefix("[!] "))
 }
 
 /// Where the registry and the agent of this machine listen.
