@@ -28,6 +28,9 @@ const PATIENCE: Duration = Duration::from_secs(15);
 /// Nothing runs longer; also keeps sums of moments and durations in range.
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
 
+/// Most descriptors of a guest.
+pub(crate) const DESCRIPTORS: usize = 256;
+
 /// Bounds of a guest's stack: wasmer's own code needs some, and address space is not endless.
 const STACK_BYTES: std::ops::RangeInclusive<usize> = (64 << 10)..=(64 << 20);
 
@@ -65,6 +68,8 @@ impl Instance for WasmInstance {
             stderr_bytes: limits.stderr_bytes,
             logs: self.logs.clone(),
             clock: self.shared.clock.clone(),
+            grants: Vec::new(),
+            descriptors: DESCRIPTORS,
         };
         let guest = Guest {
             loaded: self.loaded.clone(),

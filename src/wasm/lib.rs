@@ -25,6 +25,7 @@ mod engine;
 mod figures;
 mod guest;
 mod host;
+mod image;
 mod input;
 mod instance;
 mod modules;
@@ -32,6 +33,7 @@ mod scan;
 mod selftest;
 mod stop;
 mod threads;
+mod touched;
 mod watchdog;
 
 use async_trait::async_trait;

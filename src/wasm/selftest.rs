@@ -39,8 +39,16 @@ pub(crate) fn run(
     let limits = Limits::default();
     let control = Arc::new(Control::default());
     let (logs, _) = LogBuffer::new(clock.clone(), 0, 1);
-    let start =
-        Start { args: vec!["self-test".to_owned()], env: Vec::new(), stdout_bytes: 0, stderr_bytes: 0, logs, clock };
+    let start = Start {
+        args: vec!["self-test".to_owned()],
+        env: Vec::new(),
+        stdout_bytes: 0,
+        stderr_bytes: 0,
+        logs,
+        clock,
+        grants: Vec::new(),
+        descriptors: 3,
+    };
     let process = Process::new(start, control.clone()).map_err(|error| error.to_string())?;
     let guest = Guest {
         loaded,

@@ -1,31 +1,33 @@
 //! WASI preview 1 as this runtime offers it: our own functions over bounded, cancellable standard streams.
 //!
 //! ```text
-//!   guest ── call ──► names.rs (table) ──► enter() ──► clock, random, fd, poll, process, absent
+//!   guest ── call ──► names.rs (table) ──► enter() ──► clock, random, fd, files, poll, process, socket
 //!                                            │ stopped? → the guest is ended, not answered
 //!                                            └ Ok → 0, Errno → its number, End → unwinds the guest
 //! ```
 //! Rules for every function here: pointers and lengths come from the guest, so each access goes through
 //! [`Memory`], which checks it and answers EFAULT; every loop and every wait looks for a stop; a call moves a
-//! bounded number of bytes; nothing panics. There is no file system and no network yet: those functions exist
-//! and answer what they answer for descriptors that are not files, directories or sockets.
+//! bounded number of bytes; nothing panics. There is no network: the functions of sockets exist and answer what they
+//! answer for descriptors that are none.
 //!
 //! Source of names, types and layouts: the witx of `wasi_snapshot_preview1` and of the older `wasi_unstable`,
 //! which differs in the numbers of `whence`, in `filestat` and in `subscription`.
 
-mod absent;
 mod clock;
+mod descriptor;
 mod errno;
 mod fd;
+pub(crate) mod files;
 mod memory;
 mod names;
 mod poll;
 pub(crate) mod process;
 mod random;
+mod socket;
 #[cfg(test)]
 mod tests;
 
-use std::{fmt, sync::Arc};
+use std::{fmt, io, sync::Arc};
 use wasmer::{FunctionEnvMut, RuntimeError};
 
 pub(crate) use errno::Errno;
@@ -67,6 +69,12 @@ pub(crate) enum Fault {
 impl From<Errno> for Fault {
     fn from(errno: Errno) -> Self {
         Self::Errno(errno)
+    }
+}
+
+impl From<io::Error> for Fault {
+    fn from(error: io::Error) -> Self {
+        Self::Errno(error.into())
     }
 }
 

@@ -3,7 +3,7 @@
 use std::fmt;
 use wasmer::{Function, FunctionEnv, FunctionEnvMut, RuntimeError, Store};
 
-use super::{End, Env, absent, clock, enter, fd, poll, process, random};
+use super::{End, Env, clock, enter, fd, files, poll, process, random, socket};
 
 /// The older name of the interface.
 const UNSTABLE: &str = "wasi_unstable";
@@ -122,7 +122,7 @@ static ANSWERING: [Name; 45] = table! {
     fd_advise(fd: u32, offset: u64, length: u64, advice: u32) = fd::fd_advise, same;
     fd_allocate(fd: u32, offset: u64, length: u64) = fd::fd_allocate, same;
     fd_close(fd: u32) = fd::fd_close, same;
-    fd_datasync(fd: u32) = fd::fd_sync, same;
+    fd_datasync(fd: u32) = fd::fd_datasync, same;
     fd_fdstat_get(fd: u32, out: u32) = fd::fd_fdstat_get, same;
     fd_fdstat_set_flags(fd: u32, flags: u32) = fd::fd_fdstat_set_flags, same;
     fd_fdstat_set_rights(fd: u32, base: u64, inheriting: u64) = fd::fd_fdstat_set_rights, same;
@@ -134,35 +134,36 @@ static ANSWERING: [Name; 45] = table! {
     fd_prestat_get(fd: u32, out: u32) = fd::fd_prestat_get, same;
     fd_pwrite(fd: u32, vectors: u32, count: u32, offset: u64, out: u32) = fd::fd_pwrite, same;
     fd_read(fd: u32, vectors: u32, count: u32, out: u32) = fd::fd_read, same;
-    fd_readdir(fd: u32, buffer: u32, length: u32, cookie: u64, out: u32) = fd::fd_readdir, same;
+    fd_readdir(fd: u32, buffer: u32, length: u32, cookie: u64, out: u32) = files::fd_readdir, same;
     fd_renumber(from: u32, to: u32) = fd::fd_renumber, same;
-    fd_seek(fd: u32, offset: u64, whence: u32, out: u32) = fd::fd_seek, same;
+    fd_seek(fd: u32, offset: u64, whence: u32, out: u32) = fd::fd_seek, (fd::fd_seek_unstable);
     fd_sync(fd: u32) = fd::fd_sync, same;
     fd_tell(fd: u32, out: u32) = fd::fd_tell, same;
     fd_write(fd: u32, vectors: u32, count: u32, out: u32) = fd::fd_write, same;
-    path_create_directory(fd: u32, path: u32, length: u32) = absent::path, same;
-    path_filestat_get(fd: u32, flags: u32, path: u32, length: u32, out: u32) = absent::path_filestat_get, same;
+    path_create_directory(fd: u32, path: u32, length: u32) = files::path_create_directory, same;
+    path_filestat_get(fd: u32, flags: u32, path: u32, length: u32, out: u32)
+        = files::path_filestat_get::<64>, (files::path_filestat_get::<56>);
     path_filestat_set_times(fd: u32, flags: u32, path: u32, length: u32, access: u64, change: u64, which: u32)
-        = absent::path_filestat_set_times, same;
+        = files::path_filestat_set_times, same;
     path_link(fd: u32, flags: u32, path: u32, length: u32, to: u32, new_path: u32, new_length: u32)
-        = absent::path_link, same;
+        = files::path_link, same;
     path_open(fd: u32, look: u32, path: u32, length: u32, open: u32, base: u64, inheriting: u64, flags: u32, out: u32)
-        = absent::path_open, same;
-    path_readlink(fd: u32, path: u32, length: u32, buffer: u32, size: u32, out: u32) = absent::path_readlink, same;
-    path_remove_directory(fd: u32, path: u32, length: u32) = absent::path, same;
+        = files::path_open, same;
+    path_readlink(fd: u32, path: u32, length: u32, buffer: u32, size: u32, out: u32) = files::path_readlink, same;
+    path_remove_directory(fd: u32, path: u32, length: u32) = files::path_remove_directory, same;
     path_rename(fd: u32, path: u32, length: u32, to: u32, new_path: u32, new_length: u32)
-        = absent::path_rename, same;
-    path_symlink(path: u32, length: u32, fd: u32, new_path: u32, new_length: u32) = absent::path_symlink, same;
-    path_unlink_file(fd: u32, path: u32, length: u32) = absent::path, same;
+        = files::path_rename, same;
+    path_symlink(path: u32, length: u32, fd: u32, new_path: u32, new_length: u32) = files::path_symlink, same;
+    path_unlink_file(fd: u32, path: u32, length: u32) = files::path_unlink_file, same;
     poll_oneoff(subscriptions: u32, events: u32, count: u32, out: u32)
         = poll::poll_oneoff::<48>, (poll::poll_oneoff::<56>);
     proc_raise(signal: u32) = process::proc_raise, same;
     random_get(buffer: u32, length: u32) = random::random_get, same;
     sched_yield() = process::sched_yield, same;
-    sock_accept(fd: u32, flags: u32, out: u32) = absent::sock_accept, none;
-    sock_recv(fd: u32, vectors: u32, count: u32, flags: u32, out: u32, out_flags: u32) = absent::sock_recv, same;
-    sock_send(fd: u32, vectors: u32, count: u32, flags: u32, out: u32) = absent::sock_send, same;
-    sock_shutdown(fd: u32, how: u32) = absent::sock_shutdown, same;
+    sock_accept(fd: u32, flags: u32, out: u32) = socket::sock_accept, none;
+    sock_recv(fd: u32, vectors: u32, count: u32, flags: u32, out: u32, out_flags: u32) = socket::sock_recv, same;
+    sock_send(fd: u32, vectors: u32, count: u32, flags: u32, out: u32) = socket::sock_send, same;
+    sock_shutdown(fd: u32, how: u32) = socket::sock_shutdown, same;
 };
 
 /// All of them.

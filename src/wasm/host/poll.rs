@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use super::{
     Answer, Call, Errno,
+    descriptor::{What as Open, rights},
     memory::{element, put, u16_at, u32_at, u64_at},
 };
 
@@ -96,8 +97,14 @@ fn parse(call: &mut Call<'_>, bytes: &[u8]) -> Result<Subscription, Errno> {
             }
         }
         READ | WRITE => match call.process.descriptor(u32_at(bytes, 16)) {
-            Ok(descriptor) if kind == READ && descriptor.may_read() => What::Input,
-            Ok(descriptor) if kind == WRITE && descriptor.may_write() => What::Known(Ok(())),
+            Ok(descriptor)
+                if descriptor.need(if kind == READ { rights::FD_READ } else { rights::FD_WRITE }).is_err() =>
+            {
+                What::Known(Err(Errno::Badf))
+            }
+            // Files are always ready.
+            Ok(descriptor) if kind == READ && matches!(descriptor.what, Open::Stream(_)) => What::Input,
+            Ok(_) => What::Known(Ok(())),
             _ => What::Known(Err(Errno::Badf)),
         },
         _ => return Err(Errno::Inval),

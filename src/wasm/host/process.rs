@@ -7,7 +7,8 @@ use types::{Clock, LogStream, Reason};
 use super::{
     Answer, Call, End, Errno,
     clock::Clocks,
-    fd::{Descriptor, Stream},
+    descriptor::{Descriptor, Table},
+    files::Grant,
     memory::element,
 };
 use crate::control::Control;
@@ -31,13 +32,17 @@ pub(crate) struct Start {
     pub(crate) logs: LogSink,
     /// Wall-clock time.
     pub(crate) clock: Arc<dyn Clock>,
+    /// Directories it sees, as descriptor 3 and on.
+    pub(crate) grants: Vec<Grant>,
+    /// Most open descriptors.
+    pub(crate) descriptors: usize,
 }
 
 /// State of the process.
 pub(crate) struct Process {
     args: Vec<Vec<u8>>,
     env: Vec<Vec<u8>>,
-    descriptors: [Option<Descriptor>; 3],
+    descriptors: Table,
     stdout: Vec<u8>,
     stdout_bytes: usize,
     stderr_kept: usize,
@@ -76,10 +81,15 @@ impl Process {
                 env.len(),
             )));
         }
+        let mut descriptors = Table::new(start.descriptors);
+        for grant in start.grants {
+            let full = |_| wrong(format!("more directories than its limit of {} descriptors", start.descriptors));
+            descriptors.add(grant.open()).map_err(full)?;
+        }
         Ok(Self {
             args,
             env,
-            descriptors: [Stream::Stdin, Stream::Stdout, Stream::Stderr].map(|stream| Some(Descriptor::new(stream))),
+            descriptors,
             stdout: Vec::new(),
             stdout_bytes: start.stdout_bytes,
             stderr_kept: 0,
@@ -93,12 +103,12 @@ impl Process {
 
     /// The open descriptor of a number.
     pub(super) fn descriptor(&mut self, fd: u32) -> Result<&mut Descriptor, Errno> {
-        self.slot(fd)?.as_mut().ok_or(Errno::Badf)
+        self.descriptors.get(fd)
     }
 
-    /// The place of a number.
-    pub(super) fn slot(&mut self, fd: u32) -> Result<&mut Option<Descriptor>, Errno> {
-        usize::try_from(fd).ok().and_then(|index| self.descriptors.get_mut(index)).ok_or(Errno::Badf)
+    /// All of them.
+    pub(super) fn descriptors(&mut self) -> &mut Table {
+        &mut self.descriptors
     }
 
     /// Bytes for standard output: kept whole up to the limit; more ends the guest.
