@@ -24,7 +24,7 @@ use tracing::Instrument;
 use types::{ExecutionId, ExecutionStatus, Reason, TaskId, Timestamp};
 
 use super::{
-    Function, Functions,
+    CallEnd, CallSignal, Function, Functions,
     recent::{MOST_ANSWER, Past, Running},
 };
 
@@ -79,8 +79,9 @@ impl Functions {
         let execution = ExecutionId::new();
         let (sink, logs) = LogBuffer::new(self.clock.clone(), MOST_LOG, 1);
         let begun = self.clock.wall();
-        let running = Running { task, name: function.task.name.as_str().into(), begun, cancel: call.cancel.clone() };
-        self.recent.begin(execution, running);
+        let name = function.name.clone();
+        self.bus.emit(CallSignal { execution, task, name: name.clone(), at: begun, ended: None });
+        self.recent.begin(execution, Running { task, name, begun, cancel: call.cancel.clone() });
         let begun = Begun { functions: self.clone(), function, execution, begun, at, logs, lease, _place: place };
         let span = tracing::info_span!("invoke", %execution, task = %task);
         trace::adopt(&span, call.traceparent.as_deref());
@@ -201,12 +202,20 @@ impl Begun {
             tally.failures.fetch_add(1, Ordering::Relaxed);
         }
         self.functions.figures.see(|figures| figures.ended(status, reason, self.at.elapsed()));
+        let (name, at) = (self.function.name.clone(), self.functions.clock.wall());
+        self.functions.bus.emit(CallSignal {
+            execution: self.execution,
+            task: self.function.task.id,
+            name: name.clone(),
+            at,
+            ended: Some(CallEnd { status, reason, usage: ended.usage }),
+        });
         self.functions.recent.end(Past {
             execution: self.execution,
             task: self.function.task.id,
-            name: self.function.task.name.as_str().into(),
+            name,
             begun: self.begun,
-            ended: self.functions.clock.wall(),
+            ended: at,
             status,
             reason,
             message: failure.map_or_else(exited, |error| error.message.clone()),

@@ -13,10 +13,12 @@ mod figures;
 mod invoke;
 pub(crate) mod manifest;
 mod recent;
+mod signals;
 
 pub use invoke::LocalInvoker;
 pub use manifest::Policy;
 pub(crate) use recent::{Recent, State};
+pub use signals::{CallEnd, CallSignal};
 
 use runtime::{InstanceView, InvokeError, Pool, PoolSettings, Prepared, Runtimes};
 use std::{
@@ -61,11 +63,14 @@ pub(crate) struct Deps {
     pub(crate) config: Live<Config>,
     /// Cancelled as soon as the process begins to stop: nothing new is begun then.
     pub(crate) stopping: Stop,
+    /// Hears of every call.
+    pub(crate) bus: bus::Bus,
 }
 
 /// A task that is ready to be called.
 pub(crate) struct Function {
     pub(crate) task: Task,
+    pub(crate) name: Arc<str>,
     pub(crate) manifest: Manifest,
     pub(crate) pool: Pool,
     /// How it is called and was compiled, for people.
@@ -103,6 +108,7 @@ pub struct Functions {
     places: Arc<Semaphore>,
     next_instance: Arc<AtomicU64>,
     recent: Recent,
+    bus: bus::Bus,
     figures: Slot<Figures>,
 }
 
@@ -124,6 +130,7 @@ impl Functions {
             places: Arc::new(Semaphore::new(places)),
             next_instance: Arc::new(AtomicU64::new(1)),
             recent: Recent::default(),
+            bus: deps.bus,
             figures: Slot::default(),
         });
         let tended = functions.clone();
@@ -262,6 +269,7 @@ impl Functions {
         let now = AtomicU64::new(self.now());
         let function = Arc::new(Function {
             task: task.clone(),
+            name: task.name.as_str().into(),
             manifest,
             pool,
             prepared,
