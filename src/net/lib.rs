@@ -36,6 +36,7 @@ pub mod serve;
 pub mod sse;
 pub mod status;
 pub mod token;
+pub mod trailing;
 
 mod attempts;
 mod connection;

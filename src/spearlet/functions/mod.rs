@@ -13,10 +13,12 @@ mod figures;
 mod invoke;
 pub(crate) mod manifest;
 mod recent;
+mod tally;
 
 pub use invoke::LocalInvoker;
 pub use manifest::Policy;
-pub(crate) use recent::{Recent, State};
+pub(crate) use recent::{Past, Recent, Running, State};
+pub(crate) use tally::{Counted, Tally};
 
 use runtime::{InstanceView, InvokeError, Pool, PoolSettings, Prepared, Runtimes};
 use std::{
@@ -78,14 +80,6 @@ pub(crate) struct Function {
     pub(crate) tally: Tally,
 }
 
-/// What a function has done.
-#[derive(Debug, Default)]
-pub(crate) struct Tally {
-    pub(crate) calls: AtomicU64,
-    pub(crate) failures: AtomicU64,
-    pub(crate) nanoseconds: AtomicU64,
-}
-
 /// All functions of the node. It is the node's [`api::Invoker`].
 pub struct Functions {
     clock: Arc<dyn Clock>,
@@ -103,6 +97,8 @@ pub struct Functions {
     places: Arc<Semaphore>,
     next_instance: Arc<AtomicU64>,
     recent: Recent,
+    /// Of all functions, those that are gone too.
+    tally: Tally,
     figures: Slot<Figures>,
 }
 
@@ -124,6 +120,7 @@ impl Functions {
             places: Arc::new(Semaphore::new(places)),
             next_instance: Arc::new(AtomicU64::new(1)),
             recent: Recent::default(),
+            tally: Tally::default(),
             figures: Slot::default(),
         });
         let tended = functions.clone();
@@ -138,6 +135,17 @@ impl Functions {
     /// What is known of calls, running and ended.
     pub(crate) fn recent(&self) -> &Recent {
         &self.recent
+    }
+
+    /// What all functions together have done.
+    pub(crate) fn tally(&self) -> &Tally {
+        &self.tally
+    }
+
+    /// A call of a function has ended, whoever asked for it.
+    pub(crate) fn ended(&self, function: &Function, took: Duration, failed: bool) {
+        function.tally.ended(took, failed);
+        self.tally.ended(took, failed);
     }
 
     /// All functions that are ready.
