@@ -37,6 +37,8 @@ pub struct Deps {
     pub data_dir: PathBuf,
     /// The addresses it listens on, told to the registry.
     pub addresses: Addresses,
+    /// Hears what goes on here; the registry's where that is in the same process.
+    pub bus: bus::Bus,
     /// The process that this is part of, for its status.
     pub process: net::Process,
     /// Settings; a change takes effect with what is done next.
@@ -169,6 +171,7 @@ impl Spearlet {
                 control: deps.control.clone(),
                 config: settings.clone(),
                 stopping: supervisor.stopping(),
+                bus: deps.bus,
             },
             &supervisor.scope(Phase::Work, "functions"),
         );

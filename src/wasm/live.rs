@@ -27,7 +27,7 @@ use crate::{
     engine::Loaded,
     host::{self, Env, Process},
     memory::{Handle, Handles},
-    scan::clip,
+    scan::{INITIALIZE, clip},
     snapshot::Snapshot,
     stop::{Flag, START},
     touched::Pages,
@@ -60,7 +60,8 @@ pub(crate) struct Live {
     // Into the store, and therefore dropped before it.
     memories: Vec<Handle>,
     flag: Flag,
-    start: Option<TypedFunction<(), ()>>,
+    /// What runs before anything else: the start function, and that of a reactor.
+    before: Vec<TypedFunction<(), ()>>,
     started: bool,
     entry: Box<dyn Entry>,
     instance: Instance,
@@ -103,7 +104,8 @@ impl Live {
         let mut guest = Guest { store: &mut store, env: &env, instance: &instance };
         let abi = abi::of(loaded.module()).ok_or_else(|| internal("the module has nothing that can be called"))?;
         let entry = abi.bind(&mut guest).map_err(|message| internal(&message))?;
-        let start = instance.exports.get_typed_function(&store, START).ok();
+        let first = |name| instance.exports.get_typed_function(&store, name).ok();
+        let before = [START, INITIALIZE].into_iter().filter_map(first).collect();
         let after = match make.pages {
             _ if make.keeps_state => After::Keep,
             Some(pages) if loaded.facts.puts_back => match Snapshot::take(&mut store, &memories, pages) {
@@ -122,7 +124,7 @@ impl Live {
             after,
             memories,
             flag,
-            start,
+            before,
             started: false,
             entry,
             instance,
@@ -191,10 +193,12 @@ impl Live {
         // Disarmed when this returns, also by a panic: the store outlives it.
         let _armed = control.arm(self.flag);
         let keeps_state = matches!(self.after, After::Keep);
-        if let Some(start) = self.start.as_ref().filter(|_| !(keeps_state && self.started)) {
+        if !(keeps_state && self.started) {
             self.started = true;
-            if let Err(error) = start.call(&mut self.store) {
-                return Ok(How::unwound(&error));
+            for function in &self.before {
+                if let Err(error) = function.call(&mut self.store) {
+                    return Ok(How::unwound(&error));
+                }
             }
         }
         let mut guest = Guest { store: &mut self.store, env: &self.env, instance: &self.instance };

@@ -28,6 +28,9 @@ const MOST_BODY_BYTES: usize = 4 << 20;
 const MOST_NESTING: u32 = 50_000;
 const MOST_BRANCHES: u32 = 200_000;
 
+/// The function of a reactor that is called before any other.
+pub(crate) const INITIALIZE: &str = "_initialize";
+
 /// Unmet imports named in a message.
 const MOST_NAMED: usize = 5;
 /// Characters of a foreign name in a message.
@@ -203,6 +206,8 @@ impl Scan {
                         ("_start", ExternalKind::Func) => self.start_export = Some(export.index),
                         ("_start", _) => self.saw_start_of_other_kind = true,
                         ("memory", ExternalKind::Memory) => self.memory_export = true,
+                        // Called first, and by nobody else.
+                        (INITIALIZE, _) => {}
                         (_, ExternalKind::Func) => self.function_exports.push(export.index),
                         _ => {}
                     }

@@ -24,7 +24,7 @@ use tracing::Instrument;
 use types::{ExecutionId, ExecutionStatus, Reason, TaskId, Timestamp};
 
 use super::{
-    Function, Functions,
+    CallEnd, CallSignal, Function, Functions,
     recent::{MOST_ANSWER, Past, Running},
 };
 
@@ -86,10 +86,12 @@ impl Functions {
         let execution = call.execution.unwrap_or_default();
         let (sink, logs) = LogBuffer::new(self.clock.clone(), MOST_LOG, 1);
         let begun = self.clock.wall();
-        let running = Running { task, name: function.task.name.as_str().into(), begun, cancel: call.cancel.clone() };
+        let name = function.name.clone();
+        let running = Running { task, name: name.clone(), begun, cancel: call.cancel.clone() };
         if !self.recent.begin(execution, running) {
             return Err(InvokeError::new(Reason::Task, format!("an execution {execution} is under way already")));
         }
+        self.bus.emit(CallSignal { execution, task, name, at: begun, ended: None });
         let functions = self.clone();
         let begun = Begun { functions, function, execution, begun, at, logs, lease, noted: false, _place: place };
         let span = tracing::info_span!("invoke", %execution, task = %task);
@@ -208,12 +210,20 @@ impl Begun {
         let answer = answered.as_ref().ok().map(|answer| answer.result.clone());
         self.functions.ended(&self.function, self.at.elapsed(), status != ExecutionStatus::Completed);
         self.functions.figures.see(|figures| figures.ended(status, reason, self.at.elapsed()));
+        let (name, at) = (self.function.name.clone(), self.functions.clock.wall());
+        self.functions.bus.emit(CallSignal {
+            execution: self.execution,
+            task: self.function.task.id,
+            name: name.clone(),
+            at,
+            ended: Some(CallEnd { status, reason, usage: ended.usage }),
+        });
         self.functions.recent.end(Past {
             execution: self.execution,
             task: self.function.task.id,
-            name: self.function.task.name.as_str().into(),
+            name,
             begun: self.begun,
-            ended: self.functions.clock.wall(),
+            ended: at,
             status,
             reason,
             message: failure.map_or_else(exited, |error| error.message.clone()),

@@ -13,11 +13,13 @@ mod figures;
 mod invoke;
 pub(crate) mod manifest;
 mod recent;
+mod signals;
 mod tally;
 
 pub use invoke::LocalInvoker;
 pub use manifest::Policy;
 pub(crate) use recent::{Past, Recent, Running, State};
+pub use signals::{CallEnd, CallSignal};
 pub(crate) use tally::{Counted, Tally};
 
 use runtime::{InstanceView, InvokeError, Pool, PoolSettings, Prepared, Runtimes};
@@ -63,11 +65,14 @@ pub(crate) struct Deps {
     pub(crate) config: Live<Config>,
     /// Cancelled as soon as the process begins to stop: nothing new is begun then.
     pub(crate) stopping: Stop,
+    /// Hears of every call.
+    pub(crate) bus: bus::Bus,
 }
 
 /// A task that is ready to be called.
 pub(crate) struct Function {
     pub(crate) task: Task,
+    pub(crate) name: Arc<str>,
     pub(crate) manifest: Manifest,
     pub(crate) pool: Pool,
     /// How it is called and was compiled, for people.
@@ -99,6 +104,7 @@ pub struct Functions {
     recent: Recent,
     /// Of all functions, those that are gone too.
     tally: Tally,
+    bus: bus::Bus,
     figures: Slot<Figures>,
 }
 
@@ -121,6 +127,7 @@ impl Functions {
             next_instance: Arc::new(AtomicU64::new(1)),
             recent: Recent::default(),
             tally: Tally::default(),
+            bus: deps.bus,
             figures: Slot::default(),
         });
         let tended = functions.clone();
@@ -270,6 +277,7 @@ impl Functions {
         let now = AtomicU64::new(self.now());
         let function = Arc::new(Function {
             task: task.clone(),
+            name: task.name.as_str().into(),
             manifest,
             pool,
             prepared,

@@ -2,13 +2,14 @@
 //!
 //! Which one: the first argument, or the only one there is. Its parameters: the arguments after that, or else the
 //! input, a JSON array. The answer is JSON: nothing, a number, or an array of them. Numbers that JSON does not have
-//! (NaN, the infinities) are strings in both directions, and so may be 64-bit integers on the way in.
+//! (NaN, the infinities) are strings in both directions, and so may be 64-bit integers on the way in. A reactor's
+//! `_initialize` is called before, like a start function.
 
 use serde_json::{Number, Value as Json};
 use wasmer::{ExternType, Function, FunctionType, Module, Type, Value};
 
 use super::{Abi, Entry, Guest, How};
-use crate::scan::clip;
+use crate::scan::{INITIALIZE, clip};
 
 /// Longest input that is read for parameters, bytes.
 const MOST_INPUT: usize = 64 * 1024;
@@ -31,7 +32,8 @@ impl Abi for Exports {
     fn bind(&self, guest: &mut Guest<'_>) -> Result<Box<dyn Entry>, String> {
         let functions = guest.instance.exports.iter().functions();
         let functions = functions.map(|(name, function)| (name.clone(), function.ty(guest.store), function.clone()));
-        let all: Vec<_> = functions.filter(|(name, ty, _)| numeric(ty) && name != crate::stop::START).collect();
+        let own = |name: &str| name != crate::stop::START && name != INITIALIZE;
+        let all: Vec<_> = functions.filter(|(name, ty, _)| numeric(ty) && own(name)).collect();
         Ok(Box::new(Named { all }))
     }
 }

@@ -238,14 +238,6 @@ impl Process {
     }
 }
 
-#[cfg(test)]
-impl Process {
-    /// Flushes the log for a test to read.
-    pub(super) fn close_logs(&self) {
-        self.streams.logs.close();
-    }
-}
-
 fn terminated(text: String) -> Option<Vec<u8>> {
     let mut bytes = text.into_bytes();
     if bytes.contains(&0) {
