@@ -25,6 +25,7 @@ pub mod crypto;
 pub mod extract;
 pub mod file;
 pub mod grpc;
+pub mod idempotency;
 pub mod listener;
 pub mod metrics;
 pub mod openapi;

@@ -9,6 +9,7 @@
 //! finds a new one and the old one goes when its last call has ended. A task is asked for again every [`FRESH`]; until
 //! the answer is there the old one serves, also when the registry is away.
 
+pub(crate) mod faces;
 mod figures;
 mod invoke;
 pub(crate) mod manifest;
