@@ -9,16 +9,19 @@
 //! finds a new one and the old one goes when its last call has ended. A task is asked for again every [`FRESH`]; until
 //! the answer is there the old one serves, also when the registry is away.
 
+pub(crate) mod faces;
 mod figures;
 mod invoke;
 pub(crate) mod manifest;
 mod recent;
 mod signals;
+mod tally;
 
 pub use invoke::LocalInvoker;
 pub use manifest::Policy;
-pub(crate) use recent::{Recent, State};
+pub(crate) use recent::{Past, Recent, Running, State};
 pub use signals::{CallEnd, CallSignal};
+pub(crate) use tally::{Counted, Tally};
 
 use runtime::{InstanceView, InvokeError, Pool, PoolSettings, Prepared, Runtimes};
 use std::{
@@ -83,14 +86,6 @@ pub(crate) struct Function {
     pub(crate) tally: Tally,
 }
 
-/// What a function has done.
-#[derive(Debug, Default)]
-pub(crate) struct Tally {
-    pub(crate) calls: AtomicU64,
-    pub(crate) failures: AtomicU64,
-    pub(crate) nanoseconds: AtomicU64,
-}
-
 /// All functions of the node. It is the node's [`api::Invoker`].
 pub struct Functions {
     clock: Arc<dyn Clock>,
@@ -108,6 +103,8 @@ pub struct Functions {
     places: Arc<Semaphore>,
     next_instance: Arc<AtomicU64>,
     recent: Recent,
+    /// Of all functions, those that are gone too.
+    tally: Tally,
     bus: bus::Bus,
     figures: Slot<Figures>,
 }
@@ -130,6 +127,7 @@ impl Functions {
             places: Arc::new(Semaphore::new(places)),
             next_instance: Arc::new(AtomicU64::new(1)),
             recent: Recent::default(),
+            tally: Tally::default(),
             bus: deps.bus,
             figures: Slot::default(),
         });
@@ -145,6 +143,17 @@ impl Functions {
     /// What is known of calls, running and ended.
     pub(crate) fn recent(&self) -> &Recent {
         &self.recent
+    }
+
+    /// What all functions together have done.
+    pub(crate) fn tally(&self) -> &Tally {
+        &self.tally
+    }
+
+    /// A call of a function has ended, whoever asked for it.
+    pub(crate) fn ended(&self, function: &Function, took: Duration, failed: bool) {
+        function.tally.ended(took, failed);
+        self.tally.ended(took, failed);
     }
 
     /// All functions that are ready.
