@@ -17,4 +17,6 @@ pub use control::{
     AppendedLogs, AssignmentEvent, Control, Cursor, ExecutionReport, FileStream, HeartbeatAck, LogBatch, Registered,
     Registration, WorkItem, WorkList,
 };
-pub use invocation::{Body, Invocation, Outcome, Usage};
+pub use invocation::{
+    Body, Disposition, End, Ended, Head, Invocation, InvokeError, Invoker, Outcome, ReplyHead, Usage,
+};

@@ -1,12 +1,12 @@
 //! The traits every engine implements.
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use std::{any::Any, collections::BTreeMap, fmt, path::PathBuf, sync::Arc, time::Duration};
-use types::{ExecutionStatus, Reason};
 
-use api::{Invocation, Outcome, Usage};
+use api::{Ended, Invocation, InvokeError, ReplyHead};
 
-use crate::{Limits, LogSink};
+use crate::{Grants, Limits, LogSink, ReplyWriter};
 
 /// An executable on this node's disk, verified.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,41 +45,72 @@ impl fmt::Debug for Prepared {
     }
 }
 
-/// What an instance is made with.
-#[derive(Clone, Debug)]
+/// What is asked of a preparation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Preparation {
+    /// Most bytes of an artifact.
+    pub artifact_bytes: u64,
+    /// Which compiler, where the runtime has several; empty or `auto`: its choice.
+    pub compiler: String,
+}
+
+impl From<&Limits> for Preparation {
+    fn from(limits: &Limits) -> Self {
+        Self { artifact_bytes: limits.artifact_bytes, compiler: String::new() }
+    }
+}
+
+/// What an instance is made with: everything that is the same in each of its calls.
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct InstanceSpec {
     /// `argv[0]`, and the name in messages.
     pub name: String,
+    /// `argv[1..]`; those of a call follow.
+    pub args: Vec<String>,
+    /// Variables; those of a call replace them.
+    pub env: BTreeMap<String, String>,
     /// Its walls.
     pub limits: Limits,
+    /// What it may reach.
+    pub grants: Grants,
+    /// Does a call find what the one before left behind? Usually each begins clean.
+    pub keeps_state: bool,
 }
 
-/// Why a guest did not end by itself, or could not begin.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{message}")]
-pub struct InvokeError {
-    /// The wall it ran into, or whose fault it is.
-    pub reason: Reason,
-    /// In a sentence: what happened and, where there is one, the limit.
-    pub message: String,
-    /// What it had used.
-    pub usage: Usage,
+impl fmt::Debug for InstanceSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Its environment may hold secrets.
+        f.debug_struct("InstanceSpec").field("name", &self.name).field("limits", &self.limits).finish_non_exhaustive()
+    }
 }
 
-impl InvokeError {
-    /// An error before anything was used.
-    pub fn new(reason: Reason, message: impl Into<String>) -> Self {
-        Self { reason, message: message.into(), usage: Usage::default() }
-    }
+/// Where the output of a call goes.
+#[derive(Debug)]
+pub struct Streams {
+    /// Lines of its log.
+    pub logs: LogSink,
+    /// Is standard output part of the log, too?
+    pub logs_stdout: bool,
+    /// Takes the answer as it comes; none: it is gathered.
+    pub reply: Option<ReplyWriter>,
+}
 
-    /// The status of an execution that ended so.
-    pub fn status(&self) -> ExecutionStatus {
-        match self.reason {
-            Reason::Deadline => ExecutionStatus::Timeout,
-            Reason::Cancelled => ExecutionStatus::Cancelled,
-            _ => ExecutionStatus::Failed,
-        }
+impl Streams {
+    /// Everything into the log, the answer gathered.
+    pub fn logged(logs: LogSink) -> Self {
+        Self { logs, logs_stdout: true, reply: None }
     }
+}
+
+/// What a guest that ended by itself left behind.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Answer {
+    /// What comes with the result; sent before it when that was streamed.
+    pub head: ReplyHead,
+    /// Its standard output; empty when that was streamed.
+    pub result: Bytes,
+    /// How it ended.
+    pub ended: Ended,
 }
 
 /// An engine.
@@ -94,19 +125,19 @@ pub trait Runtime: Send + Sync + 'static {
     /// Slow, cached by digest: verify, compile or pull.
     ///
     /// # Errors
-    /// [`Reason::InvalidModule`] or [`Reason::Compile`] when the artifact is to blame.
-    async fn prepare(&self, artifact: &Artifact, limits: &Limits) -> Result<Prepared, InvokeError>;
+    /// [`types::Reason::InvalidModule`] or [`types::Reason::Compile`] when the artifact is to blame.
+    async fn prepare(&self, artifact: &Artifact, asked: &Preparation) -> Result<Prepared, InvokeError>;
 
-    /// Makes an instance; its output goes to `logs`.
+    /// What was prepared, in a few words for people: how it is called, how it was compiled.
+    fn describe(&self, _prepared: &Prepared) -> String {
+        String::new()
+    }
+
+    /// Makes an instance. None of its own code has run when this returns.
     ///
     /// # Errors
     /// When the limits or the artifact do not allow one.
-    async fn start(
-        &self,
-        prepared: &Prepared,
-        spec: &InstanceSpec,
-        logs: LogSink,
-    ) -> Result<Box<dyn Instance>, InvokeError>;
+    async fn start(&self, prepared: &Prepared, spec: &Arc<InstanceSpec>) -> Result<Box<dyn Instance>, InvokeError>;
 }
 
 /// Something that can be called.
@@ -116,7 +147,13 @@ pub trait Instance: Send {
     ///
     /// # Errors
     /// How the guest was ended, when it did not end by itself.
-    async fn invoke(&mut self, call: Invocation) -> Result<Outcome, InvokeError>;
+    async fn invoke(&mut self, call: Invocation, streams: Streams) -> Result<Answer, InvokeError>;
+
+    /// May it be called again? Not after a trap, a deadline, or an end by force.
+    fn reusable(&self) -> bool;
+
+    /// Bytes that it holds now.
+    fn memory_bytes(&self) -> u64;
 
     /// Ends it; after `grace` by force.
     async fn stop(self: Box<Self>, grace: Duration);

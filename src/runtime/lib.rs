@@ -10,13 +10,22 @@
 
 pub mod conformance;
 pub mod fake;
+mod grants;
 mod instance;
 mod limits;
 mod logs;
+mod pool;
+mod reply;
 
-pub use instance::{Artifact, Fingerprint, Instance, InstanceSpec, InvokeError, Prepared, Runtime, Runtimes};
+pub use api::InvokeError;
+pub use grants::{Directory, Grants, Scratch};
+pub use instance::{
+    Answer, Artifact, Fingerprint, Instance, InstanceSpec, Preparation, Prepared, Runtime, Runtimes, Streams,
+};
 pub use limits::Limits;
 pub use logs::{LogBuffer, LogSink};
+pub use pool::{InstanceState, InstanceView, Lease, Pool, PoolSettings};
+pub use reply::{Closed, Piece, ReplyReader, ReplyWriter, reply};
 
 #[cfg(test)]
 mod tests;

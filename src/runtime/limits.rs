@@ -11,6 +11,8 @@ pub struct Limits {
     pub stack_bytes: usize,
     /// Wall-clock time of a call, host calls included.
     pub wall: Duration,
+    /// Processor time of a call.
+    pub cpu: Duration,
     /// Bytes of standard output; more ends the call with reason `output`.
     pub stdout_bytes: usize,
     /// Bytes of standard error; more is cut and counted.
@@ -25,6 +27,7 @@ impl Default for Limits {
             memory_bytes: 128 << 20,
             stack_bytes: 1 << 20,
             wall: Duration::from_secs(30),
+            cpu: Duration::from_secs(10),
             stdout_bytes: 1 << 20,
             stderr_bytes: 1 << 20,
             artifact_bytes: 64 << 20,

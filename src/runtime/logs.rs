@@ -6,6 +6,7 @@
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use std::{
+    fmt,
     pin::pin,
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
@@ -74,6 +75,12 @@ impl Shared {
 #[derive(Clone)]
 pub struct LogSink(Arc<Shared>);
 
+impl fmt::Debug for LogSink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("LogSink")
+    }
+}
+
 /// The reading end.
 pub struct LogBuffer(Arc<Shared>);
 
@@ -88,6 +95,12 @@ impl LogBuffer {
             most_per_stream,
         });
         (LogSink(shared.clone()), Self(shared))
+    }
+
+    /// Ends the log and gives what was not handed out, without waiting.
+    pub fn drain(&self) -> Vec<LogLine> {
+        LogSink(self.0.clone()).close();
+        std::mem::take(&mut self.0.lock().lines)
     }
 
     /// Waits for lines; an empty list means that the sink was closed and everything has been read. A line whose end

@@ -10,14 +10,20 @@ impl conformance::Programs for FakePrograms {
     fn echo(&self) -> Vec<u8> {
         b"echo".to_vec()
     }
-    fn fail_7(&self) -> Vec<u8> {
-        b"fail 7".to_vec()
+    fn fail(&self, code: u8) -> Vec<u8> {
+        format!("fail {code}").into_bytes()
     }
     fn trap(&self) -> Vec<u8> {
         b"trap".to_vec()
     }
-    fn endless(&self) -> Vec<u8> {
-        b"sleep 3600000".to_vec()
+    fn endless(&self) -> Vec<(&'static str, Vec<u8>)> {
+        vec![("asleep", b"sleep 3600000".to_vec())]
+    }
+    fn hungry(&self) -> Vec<u8> {
+        b"memory".to_vec()
+    }
+    fn deep(&self) -> Vec<u8> {
+        b"trap".to_vec()
     }
     fn flood(&self) -> Vec<u8> {
         b"flood 100000".to_vec()
@@ -30,7 +36,7 @@ impl conformance::Programs for FakePrograms {
 #[tokio::test]
 async fn the_fake_runtime_conforms() {
     let dir = tempfile::tempdir().unwrap();
-    conformance::run(&Fake::new("wasm"), &FakePrograms, dir.path()).await;
+    conformance::run(Arc::new(Fake::new("wasm")), &FakePrograms, dir.path()).await;
 }
 
 fn buffer(most: usize) -> (LogSink, LogBuffer) {

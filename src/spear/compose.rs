@@ -278,6 +278,7 @@ impl House {
 
     fn wasm(&self, settings: &WasmSettings, cache_dir: PathBuf) -> Result<wasm::Wasm, Stopped> {
         let mut config = wasm::Config::new(&self.program, cache_dir);
+        config.background = Some(self.supervisor.scope(Phase::Work, "wasm"));
         config.cache_bytes = settings.cache_bytes;
         config.concurrency = settings.concurrency;
         config.compile_concurrency = settings.compile_concurrency.unwrap_or(config.compile_concurrency);

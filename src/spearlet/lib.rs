@@ -12,6 +12,7 @@
 pub mod agent;
 pub mod artifacts;
 pub mod executor;
+pub mod functions;
 mod gateway;
 pub mod objects;
 
@@ -84,6 +85,12 @@ pub struct Config {
     pub max_timeout: Duration,
     /// Walls of a guest.
     pub limits: runtime::Limits,
+    /// Calls of functions at a time, beside executions.
+    pub invocations: usize,
+    /// How functions are pooled, and the most that a task may ask for.
+    pub functions: functions::Settings,
+    /// What functions may be granted.
+    pub policy: functions::Policy,
     /// Where artifacts may come from.
     pub artifacts: artifacts::Config,
     /// The object store.
@@ -110,6 +117,9 @@ impl Default for Config {
             default_timeout: Duration::from_secs(30),
             max_timeout: Duration::from_secs(3600),
             limits: runtime::Limits::default(),
+            invocations: 256,
+            functions: functions::Settings::default(),
+            policy: functions::Policy::default(),
             artifacts: artifacts::Config::default(),
             objects: objects::Config::default(),
             swagger_enabled: true,
@@ -124,6 +134,7 @@ pub struct Spearlet {
     pub(crate) node_name: Arc<str>,
     pub(crate) objects: Arc<objects::Service>,
     pub(crate) executor: Arc<executor::Executor>,
+    pub(crate) functions: Arc<functions::Functions>,
     pub(crate) agent: Arc<agent::Agent>,
     pub(crate) swagger_enabled: bool,
     pub(crate) process: net::Process,
@@ -149,13 +160,25 @@ impl Spearlet {
         .await?;
         let artifacts =
             artifacts::Fetcher::open(&config.artifacts, deps.data_dir.join("artifacts"), deps.control.clone()).await?;
+        let artifacts = Arc::new(artifacts);
+        let functions = functions::Functions::start(
+            functions::Deps {
+                clock: clock.clone(),
+                runtimes: deps.runtimes.clone(),
+                artifacts: artifacts.clone(),
+                control: deps.control.clone(),
+                config: settings.clone(),
+                stopping: supervisor.stopping(),
+            },
+            &supervisor.scope(Phase::Work, "functions"),
+        );
         let executor = executor::Executor::start(
             executor::Deps {
                 node: id,
                 store: deps.store.clone(),
                 clock: clock.clone(),
-                runtimes: deps.runtimes.clone(),
-                artifacts: Arc::new(artifacts),
+                artifacts,
+                functions: functions.clone(),
                 control: deps.control.clone(),
                 data_dir: deps.data_dir.clone(),
                 config: settings.clone(),
@@ -185,7 +208,7 @@ impl Spearlet {
         .await?;
         let swagger_enabled = config.swagger_enabled;
         let (node_name, process) = (config.node_name.as_str().into(), deps.process);
-        Ok(Self { id, node_name, objects, executor, agent, swagger_enabled, process, clock })
+        Ok(Self { id, node_name, objects, executor, functions, agent, swagger_enabled, process, clock })
     }
 
     /// Its id, kept on disk.
@@ -193,10 +216,16 @@ impl Spearlet {
         self.id
     }
 
+    /// Calls its functions: what triggers are given.
+    pub fn invoker(&self) -> Arc<dyn api::Invoker> {
+        Arc::new(functions::LocalInvoker(self.functions.clone()))
+    }
+
     /// Measures from now on.
     pub fn measure(&self, metrics: &telemetry::Metrics) {
         self.agent.measure(metrics);
         self.executor.measure(metrics);
+        self.functions.measure(metrics);
         self.executor.artifacts().measure(metrics);
         self.objects.measure(metrics);
     }

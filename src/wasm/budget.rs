@@ -1,8 +1,7 @@
 //! The memory limit: one budget for all memories and tables of an instance.
 //!
-//! Memories are wrapped, so each growth asks the budget first; a refused one answers -1 to the guest and is
-//! remembered, because a guest that then fails failed for lack of memory. Tables cannot be wrapped: a table
-//! that may grow gets a fixed allowance, counted from the start, as its maximum.
+//! Memories are our own (`memory.rs`) and ask it for each growth. Tables cannot be: a table that may grow gets a fixed
+//! allowance, counted from the start, as its maximum.
 
 use std::{
     ptr::NonNull,
@@ -13,12 +12,14 @@ use std::{
 };
 use telemetry::Gauge;
 use wasmer::{
-    MemoryError, MemoryStyle, MemoryType, Pages, TableType,
+    MemoryError, MemoryStyle, MemoryType, TableType,
     sys::{
         BaseTunables, Tunables,
-        vm::{LinearMemory, TableStyle, VMConfig, VMMemory, VMMemoryDefinition, VMTable, VMTableDefinition},
+        vm::{TableStyle, VMConfig, VMMemory, VMMemoryDefinition, VMTable, VMTableDefinition},
     },
 };
+
+use crate::memory::{GuestMemory, Handles, STYLE};
 
 /// A table's element is a pointer; a vector that grows may have twice the room it needs.
 pub(crate) const TABLE_ELEMENT_BYTES: u64 = 16;
@@ -56,7 +57,7 @@ impl Budget {
     }
 
     /// Takes bytes, or refuses and remembers it.
-    fn take(&self, bytes: u64) -> bool {
+    pub(crate) fn take(&self, bytes: u64) -> bool {
         let taken = self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
             used.checked_add(bytes).filter(|sum| *sum <= self.most)
         });
@@ -67,15 +68,35 @@ impl Budget {
                 true
             }
             Err(_) => {
-                self.refused.store(true, Ordering::Relaxed);
+                self.refuse();
                 false
             }
         }
     }
 
-    fn give_back(&self, bytes: u64) {
+    pub(crate) fn give_back(&self, bytes: u64) {
         self.used.fetch_sub(bytes, Ordering::Relaxed);
         self.together.add(-signed(bytes));
+    }
+
+    /// Remembers that something was refused.
+    pub(crate) fn refuse(&self) {
+        self.refused.store(true, Ordering::Relaxed);
+    }
+
+    /// What is in use, bytes.
+    pub(crate) fn used(&self) -> u64 {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    /// A new call begins: back to `used` bytes.
+    pub(crate) fn put_back(&self, used: u64) {
+        let now = self.used.swap(used, Ordering::Relaxed);
+        if now != used {
+            self.together.add(signed(used) - signed(now));
+        }
+        self.peak.store(used, Ordering::Relaxed);
+        self.refused.store(false, Ordering::Relaxed);
     }
 
     /// Was something refused?
@@ -94,33 +115,73 @@ impl Budget {
     }
 }
 
-/// The tunables of one call.
-pub(crate) struct CallTunables {
+/// The tunables with which code is compiled: they decide how it reaches its memories.
+pub(crate) struct CompileTunables(BaseTunables);
+
+impl CompileTunables {
+    pub(crate) fn new() -> Self {
+        Self(BaseTunables::new())
+    }
+}
+
+#[expect(unsafe_code, reason = "hands pointers from wasmer to wasmer")]
+impl Tunables for CompileTunables {
+    fn memory_style(&self, _: &MemoryType) -> MemoryStyle {
+        STYLE
+    }
+
+    fn table_style(&self, table: &TableType) -> TableStyle {
+        self.0.table_style(table)
+    }
+
+    fn create_host_memory(&self, _: &MemoryType, _: &MemoryStyle) -> Result<VMMemory, MemoryError> {
+        Err(only_compiles())
+    }
+
+    unsafe fn create_vm_memory(
+        &self,
+        _: &MemoryType,
+        _: &MemoryStyle,
+        _: NonNull<VMMemoryDefinition>,
+    ) -> Result<VMMemory, MemoryError> {
+        Err(only_compiles())
+    }
+
+    fn create_host_table(&self, ty: &TableType, style: &TableStyle) -> Result<VMTable, String> {
+        self.0.create_host_table(ty, style)
+    }
+
+    unsafe fn create_vm_table(
+        &self,
+        ty: &TableType,
+        style: &TableStyle,
+        location: NonNull<VMTableDefinition>,
+    ) -> Result<VMTable, String> {
+        // SAFETY: the location is handed on as it came.
+        unsafe { self.0.create_vm_table(ty, style, location) }
+    }
+}
+
+fn only_compiles() -> MemoryError {
+    MemoryError::Generic("this engine only compiles".to_owned())
+}
+
+/// The tunables of one instance.
+pub(crate) struct InstanceTunables {
     base: BaseTunables,
     budget: Arc<Budget>,
+    handles: Handles,
     config: VMConfig,
 }
 
-impl CallTunables {
-    /// For a call with that budget and stack.
-    pub(crate) fn new(budget: Arc<Budget>, stack_bytes: usize) -> Self {
-        Self { base: BaseTunables::new(), budget, config: VMConfig { wasm_stack_size: Some(stack_bytes) } }
+impl InstanceTunables {
+    /// For an instance with that budget and stack; its memories come into `handles`.
+    pub(crate) fn new(budget: Arc<Budget>, handles: Handles, stack_bytes: usize) -> Self {
+        Self { base: BaseTunables::new(), budget, handles, config: VMConfig { wasm_stack_size: Some(stack_bytes) } }
     }
 
     fn too_much(&self) -> String {
         format!("over the memory limit of {} bytes", self.budget.most())
-    }
-
-    fn counted(
-        &self,
-        ty: &MemoryType,
-        make: impl FnOnce() -> Result<VMMemory, MemoryError>,
-    ) -> Result<VMMemory, MemoryError> {
-        let bytes = ty.minimum.bytes().0 as u64;
-        if !self.budget.take(bytes) {
-            return Err(MemoryError::Generic(self.too_much()));
-        }
-        Ok(VMMemory(Box::new(Counted { inner: make()?, budget: self.budget.clone() })))
     }
 
     fn table(&self, ty: &TableType) -> Result<TableType, String> {
@@ -134,27 +195,28 @@ impl CallTunables {
 }
 
 #[expect(unsafe_code, reason = "hands pointers from wasmer to wasmer")]
-impl Tunables for CallTunables {
-    fn memory_style(&self, memory: &MemoryType) -> MemoryStyle {
-        self.base.memory_style(memory)
+impl Tunables for InstanceTunables {
+    fn memory_style(&self, _: &MemoryType) -> MemoryStyle {
+        STYLE
     }
 
     fn table_style(&self, table: &TableType) -> TableStyle {
         self.base.table_style(table)
     }
 
-    fn create_host_memory(&self, ty: &MemoryType, style: &MemoryStyle) -> Result<VMMemory, MemoryError> {
-        self.counted(ty, || self.base.create_host_memory(ty, style))
+    fn create_host_memory(&self, _: &MemoryType, _: &MemoryStyle) -> Result<VMMemory, MemoryError> {
+        Err(MemoryError::Generic("guests have memories of their own only".to_owned()))
     }
 
     unsafe fn create_vm_memory(
         &self,
         ty: &MemoryType,
-        style: &MemoryStyle,
+        _: &MemoryStyle,
         location: NonNull<VMMemoryDefinition>,
     ) -> Result<VMMemory, MemoryError> {
         // SAFETY: the location is handed on as it came.
-        self.counted(ty, || unsafe { self.base.create_vm_memory(ty, style, location) })
+        let memory = unsafe { GuestMemory::new(ty, location, self.budget.clone(), &self.handles) }?;
+        Ok(VMMemory(Box::new(memory)))
     }
 
     fn create_host_table(&self, ty: &TableType, style: &TableStyle) -> Result<VMTable, String> {
@@ -173,52 +235,5 @@ impl Tunables for CallTunables {
 
     fn vmconfig(&self) -> &VMConfig {
         &self.config
-    }
-}
-
-/// A memory whose growth is counted.
-#[derive(Debug)]
-struct Counted {
-    inner: VMMemory,
-    budget: Arc<Budget>,
-}
-
-impl LinearMemory for Counted {
-    fn ty(&self) -> MemoryType {
-        self.inner.ty()
-    }
-
-    fn size(&self) -> Pages {
-        LinearMemory::size(&self.inner)
-    }
-
-    fn style(&self) -> MemoryStyle {
-        self.inner.style()
-    }
-
-    fn grow(&mut self, delta: Pages) -> Result<Pages, MemoryError> {
-        let refuse = |current: Pages| MemoryError::CouldNotGrow { current, attempted_delta: delta };
-        // Pages are 64 KiB: 2^16 of them are all a memory can have.
-        let bytes = u64::from(delta.0) * 65_536;
-        if !self.budget.take(bytes) {
-            return Err(refuse(self.size()));
-        }
-        let grown = self.inner.grow(delta);
-        if grown.is_err() {
-            self.budget.give_back(bytes);
-        }
-        grown
-    }
-
-    fn vmmemory(&self) -> NonNull<VMMemoryDefinition> {
-        self.inner.vmmemory()
-    }
-
-    fn try_clone(&self) -> Result<Box<dyn LinearMemory + Send + Sync + 'static>, MemoryError> {
-        Err(MemoryError::Generic("a guest's memory is not shared".to_owned()))
-    }
-
-    fn copy(&self) -> Result<Box<dyn LinearMemory + Send + Sync + 'static>, MemoryError> {
-        Err(MemoryError::Generic("a guest's memory is not copied".to_owned()))
     }
 }

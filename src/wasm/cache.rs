@@ -2,7 +2,7 @@
 //! nothing of a file is used before all of it has been verified.
 //!
 //! ```text
-//!   magic 8 │ version u32 │ settings length u32 │ settings │ module blake3 32 │ artifact length u64 │
+//!   magic 8 │ version u32 │ settings length u32 │ settings │ module blake3 32 │ facts u8 │ artifact length u64 │
 //!   artifact blake3 32 │ blake3 of everything before 32 ║ artifact          (numbers little-endian)
 //! ```
 //! The settings name wasmer's version, the processor's features and what was compiled in; another daemon or
@@ -16,15 +16,18 @@ use std::{
     time::SystemTime,
 };
 
-use crate::engine::{self, Loaded};
+use crate::{
+    engine::{self, Compiler, Loaded},
+    scan::Facts,
+};
 
 const MAGIC: &[u8; 8] = b"SPEARART";
 /// Version of the header.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const HASH: usize = blake3::OUT_LEN;
 
 /// The header of an artifact.
-pub(crate) fn header(settings: &str, module: blake3::Hash, artifact: &[u8]) -> Vec<u8> {
+pub(crate) fn header(settings: &str, module: blake3::Hash, facts: Facts, artifact: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(settings.len() + 128);
     bytes.extend_from_slice(MAGIC);
     bytes.extend_from_slice(&VERSION.to_le_bytes());
@@ -32,6 +35,7 @@ pub(crate) fn header(settings: &str, module: blake3::Hash, artifact: &[u8]) -> V
     bytes.extend_from_slice(&u32::try_from(settings.len()).unwrap_or(u32::MAX).to_le_bytes());
     bytes.extend_from_slice(settings.as_bytes());
     bytes.extend_from_slice(module.as_bytes());
+    bytes.push(facts.to_byte());
     bytes.extend_from_slice(&(artifact.len() as u64).to_le_bytes());
     bytes.extend_from_slice(blake3::hash(artifact).as_bytes());
     let hash = blake3::hash(&bytes);
@@ -39,11 +43,11 @@ pub(crate) fn header(settings: &str, module: blake3::Hash, artifact: &[u8]) -> V
     bytes
 }
 
-/// Length of the header, when every part of the file is what it should be.
+/// Length of the header, and what it tells of the module, when every part of the file is what it should be.
 ///
 /// # Errors
 /// What is wrong, for the log.
-fn verify(file: &[u8], settings: &str, module: blake3::Hash) -> Result<usize, &'static str> {
+fn verify(file: &[u8], settings: &str, module: blake3::Hash) -> Result<(usize, Facts), &'static str> {
     let mut rest = file;
     let mut take = |count: usize| -> Result<&[u8], &'static str> {
         let (piece, left) = rest.split_at_checked(count).ok_or("it is cut short")?;
@@ -60,6 +64,7 @@ fn verify(file: &[u8], settings: &str, module: blake3::Hash) -> Result<usize, &'
     let found = take(usize::try_from(length).map_err(|_| "it is cut short")?)?;
     let other_settings = found != settings.as_bytes();
     let other_module = take(HASH)? != module.as_bytes();
+    let facts = take(1)?.first().copied().and_then(Facts::from_byte);
     let size = take(8)?.first_chunk().copied().map_or(0, u64::from_le_bytes);
     let hash = take(HASH)?;
     let covered = file.len() - rest.len();
@@ -79,7 +84,7 @@ fn verify(file: &[u8], settings: &str, module: blake3::Hash) -> Result<usize, &'
     if blake3::hash(tail).as_bytes() != hash {
         return Err("its code is damaged");
     }
-    Ok(covered + HASH)
+    Ok((covered + HASH, facts.ok_or("its header tells what is not known")?))
 }
 
 /// The directory.
@@ -87,7 +92,7 @@ fn verify(file: &[u8], settings: &str, module: blake3::Hash) -> Result<usize, &'
 pub(crate) struct Cache {
     dir: PathBuf,
     most_bytes: u64,
-    settings: String,
+    settings: [(Compiler, String); 2],
 }
 
 impl Cache {
@@ -95,7 +100,8 @@ impl Cache {
     pub(crate) fn open(dir: &Path, most_bytes: u64) -> io::Result<Self> {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
         fs::set_permissions(dir, fs::Permissions::from_mode(0o700))?;
-        let cache = Self { dir: std::path::absolute(dir)?, most_bytes, settings: engine::settings() };
+        let settings = [Compiler::Singlepass, Compiler::Cranelift].map(|it| (it, engine::settings(it)));
+        let cache = Self { dir: std::path::absolute(dir)?, most_bytes, settings };
         for entry in fs::read_dir(&cache.dir)? {
             let path = entry?.path();
             if path.extension().is_some_and(|extension| extension == "new") {
@@ -105,8 +111,8 @@ impl Cache {
         Ok(cache)
     }
 
-    fn path(&self, module: blake3::Hash) -> PathBuf {
-        self.dir.join(format!("{module}.artifact"))
+    fn path(&self, module: blake3::Hash, compiler: Compiler) -> PathBuf {
+        self.dir.join(format!("{module}-{}.artifact", compiler.as_str()))
     }
 
     /// A name that no other compilation uses.
@@ -117,10 +123,10 @@ impl Cache {
     }
 
     /// The module, if its artifact is here and whole. One that is not is removed.
-    pub(crate) fn load(&self, module: blake3::Hash) -> Option<Loaded> {
-        let path = self.path(module);
+    pub(crate) fn load(&self, module: blake3::Hash, compiler: Compiler) -> Option<Loaded> {
+        let path = self.path(module, compiler);
         let problem = match fs::read(&path) {
-            Ok(file) => match self.accept(file, module) {
+            Ok(file) => match self.accept(file, module, compiler) {
                 Ok(loaded) => {
                     // The modification time is the time of the last use; without it the file goes earlier.
                     if let Err(error) = File::open(&path).and_then(|file| touch(&file)) {
@@ -144,10 +150,10 @@ impl Cache {
     ///
     /// # Errors
     /// What is wrong with it. That it cannot be kept is only logged: it can be used all the same.
-    pub(crate) fn adopt(&self, temporary: &Path, module: blake3::Hash) -> Result<Loaded, String> {
+    pub(crate) fn adopt(&self, temporary: &Path, module: blake3::Hash, compiler: Compiler) -> Result<Loaded, String> {
         let file = fs::read(temporary).map_err(|error| error.to_string())?;
-        let loaded = self.accept(file, module)?;
-        let kept = fs::rename(temporary, self.path(module)).and_then(|()| File::open(&self.dir)?.sync_all());
+        let loaded = self.accept(file, module, compiler)?;
+        let kept = fs::rename(temporary, self.path(module, compiler)).and_then(|()| File::open(&self.dir)?.sync_all());
         if let Err(error) = kept.and_then(|()| self.trim()) {
             tracing::warn!(dir = %self.dir.display(), %error, "the compiled artifact cannot be kept");
         }
@@ -155,12 +161,13 @@ impl Cache {
     }
 
     #[expect(unsafe_code, reason = "the one place that loads machine code")]
-    fn accept(&self, mut file: Vec<u8>, module: blake3::Hash) -> Result<Loaded, String> {
-        let header = verify(&file, &self.settings, module)?;
+    fn accept(&self, mut file: Vec<u8>, module: blake3::Hash, compiler: Compiler) -> Result<Loaded, String> {
+        let settings = self.settings.iter().find(|(of, _)| *of == compiler).map_or("", |(_, settings)| settings);
+        let (header, facts) = verify(&file, settings, module)?;
         file.drain(..header);
         // SAFETY: these very bytes, in this process's memory, have the checksum that our own compiler child
         // wrote, with the settings of this process; the directory is readable and writable by us alone.
-        unsafe { Loaded::new(file) }
+        unsafe { Loaded::new(file, compiler, facts) }
     }
 
     /// Removes what was not used for longest until the rest fits.

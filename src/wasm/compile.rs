@@ -2,7 +2,7 @@
 //! ends the child, and nothing else.
 //!
 //! ```text
-//!   daemon: <program> compile-module --input F --output F --memory BYTES --cpu SECONDS
+//!   daemon: <program> compile-module --input F --output F --compiler NAME --memory BYTES --cpu SECONDS
 //!   child:  limits on itself ► reads F ► validates and compiles ► writes header + artifact ► fsync ► exit 0
 //! ```
 //! The child says in the artifact's header which module it read, so the daemon notices a file that changed.
@@ -19,7 +19,11 @@ use std::{
 use tokio::io::{AsyncRead, AsyncReadExt};
 use types::Reason;
 
-use crate::{cache, engine};
+use crate::{
+    cache,
+    engine::{self, Compiler},
+    scan,
+};
 use runtime::InvokeError;
 
 /// The hidden subcommand that the program must hand to [`compile_child`].
@@ -37,13 +41,15 @@ const SIGXCPU: i32 = 24;
 const SIGXFSZ: i32 = 25;
 
 /// What the child is told on its command line:
-/// `compile-module --input F --output F --memory BYTES --cpu SECONDS`.
+/// `compile-module --input F --output F --compiler NAME --memory BYTES --cpu SECONDS`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CompileArgs {
     /// The module.
     pub input: PathBuf,
     /// Where the artifact goes; must not exist.
     pub output: PathBuf,
+    /// What compiles it.
+    pub compiler: Compiler,
     /// Limit of its address space in bytes.
     pub memory_bytes: u64,
     /// Limit of its processor time in seconds.
@@ -59,6 +65,8 @@ impl CompileArgs {
             self.input.clone().into(),
             "--output".into(),
             self.output.clone().into(),
+            "--compiler".into(),
+            self.compiler.as_str().into(),
             "--memory".into(),
             self.memory_bytes.to_string().into(),
             "--cpu".into(),
@@ -68,19 +76,21 @@ impl CompileArgs {
 
     /// Reads a command line without the subcommand; none when something is missing or unknown.
     pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Option<Self> {
-        let (mut input, mut output, mut memory, mut cpu) = (None, None, None, None);
+        let (mut input, mut output, mut compiler, mut memory, mut cpu) = (None, None, None, None, None);
         let mut arguments = arguments.into_iter();
         while let Some(flag) = arguments.next() {
             let value = arguments.next()?;
             match flag.to_str()? {
                 "--input" => input = Some(PathBuf::from(value)),
                 "--output" => output = Some(PathBuf::from(value)),
+                "--compiler" => compiler = Compiler::from_word(value.to_str()?),
                 "--memory" => memory = value.to_str()?.parse().ok(),
                 "--cpu" => cpu = value.to_str()?.parse().ok(),
                 _ => return None,
             }
         }
-        Some(Self { input: input?, output: output?, memory_bytes: memory?, cpu_seconds: cpu? })
+        let (compiler, memory_bytes, cpu_seconds) = (compiler?, memory?, cpu?);
+        Some(Self { input: input?, output: output?, compiler, memory_bytes, cpu_seconds })
     }
 }
 
@@ -111,8 +121,9 @@ fn limit(args: &CompileArgs) -> io::Result<()> {
 
 fn work(args: &CompileArgs) -> Result<(), String> {
     let wasm = std::fs::read(&args.input).map_err(|error| format!("reading the module: {error}"))?;
-    let artifact = engine::compile(&wasm)?;
-    let header = cache::header(&engine::settings(), blake3::hash(&wasm), &artifact);
+    let facts = scan::scan(&wasm).map_err(|error| error.message)?;
+    let artifact = engine::compile(&wasm, args.compiler)?;
+    let header = cache::header(&engine::settings(args.compiler), blake3::hash(&wasm), facts, &artifact);
     let write = || {
         let mut file = File::create_new(&args.output)?;
         file.write_all(&header)?;

@@ -9,6 +9,7 @@
 //! The flag is written under the same lock under which it is disarmed, and it is disarmed before its store is
 //! dropped: nobody ever writes to an instance that is gone.
 
+use runtime::ReplyWriter;
 use std::{
     sync::{
         Condvar, Mutex, MutexGuard,
@@ -40,12 +41,20 @@ struct Gate {
 pub(crate) struct Control {
     gate: Mutex<Gate>,
     fast: AtomicBool,
+    overran: AtomicBool,
     sleep: Condvar,
     /// Standard input; woken with everything else.
     pub(crate) input: Input,
+    /// Where the answer goes as it comes; woken with everything else.
+    reply: Option<ReplyWriter>,
 }
 
 impl Control {
+    /// Of a call whose answer is handed out as it comes.
+    pub(crate) fn replying(reply: ReplyWriter) -> Self {
+        Self { reply: Some(reply), ..Self::default() }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Gate> {
         self.gate.lock().unwrap_or_else(|broken| broken.into_inner())
     }
@@ -65,6 +74,20 @@ impl Control {
         drop(gate);
         self.sleep.notify_all();
         self.input.wake();
+        if let Some(reply) = &self.reply {
+            reply.wake();
+        }
+    }
+
+    /// Stops a try that took too long where it is: the call begins anew elsewhere.
+    pub(crate) fn overrun(&self) {
+        self.overran.store(true, Ordering::Release);
+        self.stop(Reason::Internal, "it takes longer than a try may");
+    }
+
+    /// Was it a try that took too long?
+    pub(crate) fn overran(&self) -> bool {
+        self.overran.load(Ordering::Acquire)
     }
 
     /// Has somebody stopped it?

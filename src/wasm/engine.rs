@@ -6,11 +6,13 @@
 
 use wasmer::{
     Engine, Module,
-    sys::{CompilerConfig, CpuFeature, Cranelift, CraneliftOptLevel, EngineBuilder, Features, NativeEngineExt},
+    sys::{
+        CompilerConfig, CpuFeature, Cranelift, CraneliftOptLevel, EngineBuilder, Features, NativeEngineExt, Singlepass,
+    },
 };
 use wasmparser::WasmFeatures;
 
-use crate::stop;
+use crate::{budget::CompileTunables, pace::Pace, scan::Facts, stop};
 
 /// What guests may use of WebAssembly. Off are: threads (an endless `memory.atomic.wait` cannot be stopped),
 /// exceptions (each throw keeps a backtrace that no limit counts), memory64 and tail calls (not supported).
@@ -37,12 +39,37 @@ pub(crate) fn validator_features() -> WasmFeatures {
         | WasmFeatures::EXTENDED_CONST
 }
 
+/// What makes machine code of a module.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Compiler {
+    /// In one pass: about ten times faster to compile, slower to run; knows no SIMD.
+    Singlepass,
+    /// Optimised.
+    Cranelift,
+}
+
+impl Compiler {
+    /// Its name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Singlepass => "singlepass",
+            Self::Cranelift => "cranelift",
+        }
+    }
+
+    /// The one of a name.
+    pub fn from_word(word: &str) -> Option<Self> {
+        [Self::Singlepass, Self::Cranelift].into_iter().find(|compiler| compiler.as_str() == word)
+    }
+}
+
 /// Everything a compiled artifact depends on besides the module; part of every artifact's header.
-pub(crate) fn settings() -> String {
+pub(crate) fn settings(compiler: Compiler) -> String {
     let cpu: Vec<String> = CpuFeature::for_host().iter().map(|feature| format!("{feature:?}")).collect();
     format!(
-        "wasmer={};compiler=cranelift;opt=speed;os={};arch={};cpu={};stop={};features=1",
+        "wasmer={};compiler={};opt=speed;os={};arch={};cpu={};stop={};features=1;memory=exact",
         version(),
+        compiler.as_str(),
         std::env::consts::OS,
         std::env::consts::ARCH,
         cpu.join("+"),
@@ -57,13 +84,25 @@ pub fn version() -> &'static str {
 
 /// Compiles a module with the stop flag in it. Takes as much memory and time as it takes: only the limited
 /// child and the self-test (with its own tiny module) call this.
-pub(crate) fn compile(wasm: &[u8]) -> Result<Vec<u8>, String> {
-    let mut compiler = Cranelift::new();
-    compiler.opt_level(CraneliftOptLevel::Speed);
+pub(crate) fn compile(wasm: &[u8], compiler: Compiler) -> Result<Vec<u8>, String> {
+    let stop = std::sync::Arc::new(stop::StopFlag::default());
     // One thread: the limits of memory and processor time mean the same on every machine.
-    compiler.num_threads(std::num::NonZero::<usize>::MIN);
-    compiler.push_middleware(std::sync::Arc::new(stop::StopFlag::default()));
-    let engine: Engine = EngineBuilder::new(compiler).set_features(Some(features())).engine().into();
+    let threads = std::num::NonZero::<usize>::MIN;
+    let builder = match compiler {
+        Compiler::Cranelift => {
+            let mut compiler = Cranelift::new();
+            compiler.opt_level(CraneliftOptLevel::Speed).num_threads(threads);
+            compiler.push_middleware(stop);
+            EngineBuilder::new(compiler)
+        }
+        Compiler::Singlepass => {
+            let mut compiler = Singlepass::new();
+            compiler.num_threads(threads).push_middleware(stop);
+            EngineBuilder::new(compiler)
+        }
+    };
+    let mut engine: Engine = builder.set_features(Some(features())).engine().into();
+    engine.set_tunables(CompileTunables::new());
     let module = Module::new(&engine, wasm).map_err(|error| error.to_string())?;
     module.serialize().map(|bytes| bytes.to_vec()).map_err(|error| error.to_string())
 }
@@ -75,6 +114,12 @@ pub(crate) struct Loaded {
     engine: Engine,
     /// Bytes of the artifact: what it counts in the cache.
     pub(crate) size: usize,
+    /// What made it.
+    pub(crate) compiler: Compiler,
+    /// What the scan found.
+    pub(crate) facts: Facts,
+    /// How long its calls take.
+    pub(crate) pace: Pace,
 }
 
 impl std::fmt::Debug for Loaded {
@@ -90,12 +135,12 @@ impl Loaded {
     /// The bytes are machine code: they must be exactly what [`compile`] returned on a machine with the same
     /// [`settings`]. The cache proves that by checksum before it calls this.
     #[expect(unsafe_code, reason = "loads machine code; the contract is handed on to the caller")]
-    pub(crate) unsafe fn new(artifact: Vec<u8>) -> Result<Self, String> {
+    pub(crate) unsafe fn new(artifact: Vec<u8>, compiler: Compiler, facts: Facts) -> Result<Self, String> {
         let engine = Engine::headless();
         let size = artifact.len();
         // SAFETY: the caller's promise.
         let module = unsafe { Module::deserialize(&engine, artifact) }.map_err(|error| error.to_string())?;
-        Ok(Self { module, engine, size })
+        Ok(Self { module, engine, size, compiler, facts, pace: Pace::default() })
     }
 
     /// The module.

@@ -1,7 +1,7 @@
 //! What the runtime measures of itself.
 
 use std::sync::Arc;
-use telemetry::{Counters, Gauge, Histogram, LONG, Metrics};
+use telemetry::{Counters, Gauge, Histograms, LONG, Metrics};
 
 use crate::Wasm;
 
@@ -9,7 +9,7 @@ use crate::Wasm;
 #[derive(Clone, Debug)]
 pub(crate) struct Figures {
     /// Time of a compiling child.
-    pub(crate) compile: Histogram,
+    pub(crate) compile: Histograms<1>,
     /// Where modules came from.
     pub(crate) modules: Counters<1>,
     /// Compilations that failed.
@@ -29,7 +29,12 @@ impl Figures {
             modules.with([source]);
         }
         Self {
-            compile: metrics.histogram("spear_wasm_compile_seconds", "Time to compile a module in its child.", LONG),
+            compile: metrics.histograms(
+                "spear_wasm_compile_seconds",
+                "Time to compile a module in its child, by compiler.",
+                ["compiler"],
+                LONG,
+            ),
             modules,
             failures: metrics.counters(
                 "spear_wasm_compile_failures_total",

@@ -20,6 +20,7 @@ const MOST_QUEUED: usize = 256 * 1024;
 struct State {
     pieces: VecDeque<Bytes>,
     queued: usize,
+    taken: u64,
     ended: bool,
 }
 
@@ -95,6 +96,7 @@ impl Input {
             done += count;
         }
         state.queued = state.queued.saturating_sub(done);
+        state.taken += done as u64;
         let ended = state.ended && state.pieces.is_empty();
         drop(state);
         self.room.notify_one();
@@ -103,6 +105,24 @@ impl Input {
             0 => Read::Nothing,
             done => Read::Bytes(done),
         }
+    }
+
+    /// Bytes that were read.
+    pub(crate) fn taken(&self) -> u64 {
+        self.lock().taken
+    }
+
+    /// The whole of it: nothing more will come.
+    pub(crate) fn fill(&self, bytes: Bytes) {
+        let mut state = self.lock();
+        state.queued = bytes.len();
+        state.pieces.clear();
+        if !bytes.is_empty() {
+            state.pieces.push_back(bytes);
+        }
+        state.ended = true;
+        drop(state);
+        self.readable.notify_all();
     }
 
     /// Bytes that can be read at once; `None` at the end.

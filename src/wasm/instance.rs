@@ -1,4 +1,13 @@
-//! The async face of a guest: waits for a thread, feeds standard input, watches for the caller to go away.
+//! The async face of a guest: decides where a call runs, feeds its input, watches for the caller to go away.
+//!
+//! ```text
+//!   invoke ─► short function, whole input, nothing it could leave behind? ─► tried here, at most TRY
+//!                     │ no                                                       │ took longer: stopped, begins anew
+//!                     ▼                                                          ▼
+//!                 place ─► thread: grants opened ─► instance (kept or made) ─► called ─► kept for the next call
+//! ```
+//! A try that is stopped leaves no trace: its output and log are held back until it has ended well, and only functions
+//! without grants are tried.
 
 use async_trait::async_trait;
 use futures_util::StreamExt;
@@ -9,16 +18,19 @@ use std::{
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use api::{Invocation, Outcome, invocation::Body};
-use runtime::{Instance, InstanceSpec, InvokeError, LogSink};
+use api::{Body, Invocation};
+use runtime::{Answer, Instance, InstanceSpec, InvokeError, Streams};
 use types::Reason;
 
 use crate::{
     Shared,
     control::Control,
-    engine::Loaded,
-    guest::{self, Guest},
-    host::{self, process::Start},
+    grants,
+    host::process::{Arguments, Process, Start},
+    live::{Live, Make, thread_time},
+    modules::Module,
+    threads,
+    watchdog::{Cpu, Until},
 };
 
 /// How long a stopped guest may take to end before its thread is given up. One long copy inside a host call
@@ -28,18 +40,44 @@ const PATIENCE: Duration = Duration::from_secs(15);
 /// Nothing runs longer; also keeps sums of moments and durations in range.
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
 
+/// How long a call may hold up the thread it came on.
+const TRY: Duration = Duration::from_millis(2);
+
 /// Most descriptors of a guest.
 pub(crate) const DESCRIPTORS: usize = 256;
 
 /// Bounds of a guest's stack: wasmer's own code needs some, and address space is not endless.
 const STACK_BYTES: std::ops::RangeInclusive<usize> = (64 << 10)..=(64 << 20);
 
-/// An instance: every call gets fresh memory.
+/// An instance.
 pub(crate) struct WasmInstance {
-    pub(crate) shared: Arc<Shared>,
-    pub(crate) loaded: Arc<Loaded>,
-    pub(crate) spec: InstanceSpec,
-    pub(crate) logs: LogSink,
+    shared: Arc<Shared>,
+    module: Arc<Module>,
+    spec: Arc<InstanceSpec>,
+    arguments: Arc<Arguments>,
+    live: Option<Box<Live>>,
+    reusable: bool,
+}
+
+impl WasmInstance {
+    /// Of a module. Nothing is made before the first call.
+    ///
+    /// # Errors
+    /// Its arguments or environment cannot be passed.
+    pub(crate) fn new(shared: Arc<Shared>, module: Arc<Module>, spec: Arc<InstanceSpec>) -> Result<Self, InvokeError> {
+        let arguments = Arc::new(arguments(&spec, None)?);
+        Ok(Self { shared, module, spec, arguments, live: None, reusable: true })
+    }
+}
+
+/// Those of the function, with those of a call behind and above them.
+fn arguments(spec: &InstanceSpec, call: Option<&Invocation>) -> Result<Arguments, InvokeError> {
+    let more = call.map(|call| call.args.as_slice()).unwrap_or_default();
+    let args = [&spec.name].into_iter().chain(&spec.args).chain(more).map(String::as_str);
+    let over = |name: &str| call.is_some_and(|call| call.env.contains_key(name));
+    let kept = spec.env.iter().filter(|(name, _)| !over(name));
+    let env = kept.chain(call.into_iter().flat_map(|call| &call.env));
+    Arguments::new(args, env.map(|(name, value)| (name.as_str(), value.as_str())))
 }
 
 /// Stops the guest when the future that waits for it is dropped.
@@ -51,55 +89,176 @@ impl Drop for StopOnDrop {
     }
 }
 
-#[async_trait]
-impl Instance for WasmInstance {
-    async fn invoke(&mut self, call: Invocation) -> Result<Outcome, InvokeError> {
-        let limits = &self.spec.limits;
-        let limit = call.deadline.min(limits.wall).min(LONGEST);
-        let deadline = Instant::now() + limit;
-        let place = self.place(&call.cancel, limit, deadline).await?;
-        let control = Arc::new(Control::default());
-        let mut args = vec![self.spec.name.clone()];
-        args.extend(call.args);
-        let start = Start {
-            args,
-            env: call.env.into_iter().collect(),
-            stdout_bytes: limits.stdout_bytes,
-            stderr_bytes: limits.stderr_bytes,
-            logs: self.logs.clone(),
-            clock: self.shared.clock.clone(),
-            grants: Vec::new(),
-            descriptors: DESCRIPTORS,
+/// Everything that a call takes to its thread.
+struct Work {
+    shared: Arc<Shared>,
+    module: Arc<Module>,
+    spec: Arc<InstanceSpec>,
+    start: Start,
+    control: Arc<Control>,
+    live: Option<Box<Live>>,
+    until: Until,
+}
+
+impl Work {
+    /// Runs the call on this thread.
+    fn run(self) -> (Option<Box<Live>>, Result<Answer, InvokeError>) {
+        let Self { shared, module, spec, mut start, control, live, mut until } = self;
+        let scratch = match grants::open(&spec.grants, &shared.scratch) {
+            Ok((grants, scratch)) => {
+                start.grants = grants;
+                scratch
+            }
+            Err(error) => return (live, Err(error)),
         };
-        let guest = Guest {
-            loaded: self.loaded.clone(),
-            process: host::Process::new(start, control.clone())?,
-            control: control.clone(),
-            memory_bytes: limits.memory_bytes,
-            memory: self.shared.figures.memory.clone(),
-            stack_bytes: limits.stack_bytes.clamp(*STACK_BYTES.start(), *STACK_BYTES.end()),
-        };
-        let _watch = self.shared.watchdog.watch(deadline, limit, control.clone());
-        let _stop = StopOnDrop(control.clone());
-        let (done, ended) = oneshot::channel();
-        let work = move || {
-            if done.send(guest::run(guest)).is_err() {
-                tracing::debug!("a guest ended after its caller had gone");
+        let before = thread_time();
+        if let Some(cpu) = &mut until.cpu {
+            (cpu.thread, cpu.before) = (threads::number(), before);
+        }
+        let _watch = shared.watchdog.watch(until, control.clone());
+        let loaded = module.loaded();
+        // Code may have been replaced by better code.
+        let mut live = match live.filter(|live| Arc::ptr_eq(&live.loaded, &loaded)) {
+            Some(live) => live,
+            None => {
+                let make = Make {
+                    loaded: &loaded,
+                    memory_bytes: spec.limits.memory_bytes,
+                    stack_bytes: spec.limits.stack_bytes.clamp(*STACK_BYTES.start(), *STACK_BYTES.end()),
+                    memory: shared.figures.memory.clone(),
+                    pages: shared.pages.as_ref(),
+                    keeps_state: spec.keeps_state,
+                };
+                match Live::make(&make) {
+                    Ok(live) => Box::new(live),
+                    Err(error) => return (None, Err(error)),
+                }
             }
         };
-        self.shared.threads.run(place, Box::new(work)).map_err(|error| {
-            tracing::error!(%error, "no thread for a guest");
-            InvokeError::new(Reason::Queue, "the node has no thread for it")
-        })?;
-        attend(&control, call.body, call.cancel, deadline, ended).await
-    }
-
-    async fn stop(self: Box<Self>, _grace: Duration) {
-        // `&mut self` of a running call excludes this; between calls nothing is kept.
+        let answer = Process::new(start, control.clone()).and_then(|process| live.call(process, &control, before));
+        drop(scratch);
+        match &answer {
+            _ if control.overran() => loaded.pace.overran(),
+            Ok(answer) => loaded.pace.took(answer.ended.usage.wall),
+            Err(error) => loaded.pace.took(error.usage.wall),
+        }
+        (Some(live).filter(|live| live.reusable()), answer)
     }
 }
 
+#[async_trait]
+impl Instance for WasmInstance {
+    async fn invoke(&mut self, mut call: Invocation, streams: Streams) -> Result<Answer, InvokeError> {
+        self.reusable = false;
+        let spec = self.spec.clone();
+        let limits = &spec.limits;
+        let limit = call.deadline.unwrap_or(limits.wall).min(limits.wall).min(LONGEST);
+        let deadline = Instant::now() + limit;
+        let arguments = match call.args.is_empty() && call.env.is_empty() {
+            true => self.arguments.clone(),
+            false => Arc::new(arguments(&self.spec, Some(&call))?),
+        };
+        let streams = match self.attempt(&mut call, streams, &arguments) {
+            Tried::Ended(answer) => {
+                self.reusable = self.live.is_some();
+                return answer;
+            }
+            Tried::No(streams) => streams,
+        };
+        let place = self.shared.place(&call.cancel, limit, deadline).await?;
+        let control = match &streams.reply {
+            Some(reply) => Arc::new(Control::replying(reply.clone())),
+            None => Arc::default(),
+        };
+        let cpu = Cpu { thread: 0, before: Duration::ZERO, limit: limits.cpu };
+        let until = Until { deadline, limit, cpu: Some(cpu) };
+        let work = self.work(self.start(arguments, streams, false), &control, until);
+        let _stop = StopOnDrop(control.clone());
+        let (done, ended) = oneshot::channel();
+        let run = move || {
+            if done.send(work.run()).is_err() {
+                tracing::debug!("a guest ended after its caller had gone");
+            }
+        };
+        self.shared.threads.run(place, Box::new(run)).map_err(|error| {
+            tracing::error!(%error, "no thread for a guest");
+            InvokeError::new(Reason::Queue, "the node has no thread for it")
+        })?;
+        let (live, answer) = attend(&control, call.body, call.cancel, deadline, ended).await?;
+        self.reusable = live.is_some();
+        self.live = live;
+        answer
+    }
+
+    fn reusable(&self) -> bool {
+        self.reusable
+    }
+
+    fn memory_bytes(&self) -> u64 {
+        self.live.as_ref().map_or(0, |live| live.memory_bytes())
+    }
+
+    async fn stop(self: Box<Self>, _grace: Duration) {
+        // `&mut self` of a running call excludes this; between calls no code of the guest runs.
+    }
+}
+
+/// What came of a try.
+enum Tried {
+    Ended(Result<Answer, InvokeError>),
+    /// It was none, or it took too long.
+    No(Streams),
+}
+
 impl WasmInstance {
+    fn start(&self, arguments: Arc<Arguments>, streams: Streams, holds_logs: bool) -> Start {
+        let limits = &self.spec.limits;
+        Start {
+            arguments,
+            stdout_bytes: limits.stdout_bytes,
+            stderr_bytes: limits.stderr_bytes,
+            streams,
+            holds_logs,
+            clock: self.shared.clock.clone(),
+            grants: Vec::new(),
+            descriptors: DESCRIPTORS,
+        }
+    }
+
+    fn work(&mut self, start: Start, control: &Arc<Control>, until: Until) -> Work {
+        Work {
+            shared: self.shared.clone(),
+            module: self.module.clone(),
+            spec: self.spec.clone(),
+            start,
+            control: control.clone(),
+            live: self.live.take(),
+            until,
+        }
+    }
+
+    /// Runs a call of a short function right here, if that can harm nobody.
+    fn attempt(&mut self, call: &mut Invocation, streams: Streams, arguments: &Arc<Arguments>) -> Tried {
+        let Body::Full(input) = &call.body else { return Tried::No(streams) };
+        let warm = self.live.as_ref().is_some_and(|live| live.loaded.pace.quick());
+        let alone = streams.reply.is_none() && self.spec.grants.is_empty() && !self.spec.keeps_state;
+        if !warm || !alone || call.cancel.is_cancelled() || self.spec.limits.wall < TRY {
+            return Tried::No(streams);
+        }
+        // Every one that runs counts, wherever it runs.
+        let Ok(_place) = self.shared.places.clone().try_acquire_owned() else { return Tried::No(streams) };
+        let control: Arc<Control> = Arc::default();
+        control.input.fill(input.clone());
+        let again = Streams { logs: streams.logs.clone(), logs_stdout: streams.logs_stdout, reply: None };
+        let until = Until { deadline: Instant::now() + TRY, limit: TRY, cpu: None };
+        let work = self.work(self.start(arguments.clone(), streams, true), &control, until);
+        let (live, answer) = work.run();
+        self.live = live;
+        if control.overran() { Tried::No(again) } else { Tried::Ended(answer) }
+    }
+}
+
+impl Shared {
     /// A place among the guests that may run at once; the wait counts as time of the call.
     async fn place(
         &self,
@@ -107,19 +266,24 @@ impl WasmInstance {
         limit: Duration,
         deadline: Instant,
     ) -> Result<OwnedSemaphorePermit, InvokeError> {
+        if let Ok(place) = self.places.clone().try_acquire_owned() {
+            return Ok(place);
+        }
         tokio::select! {
             biased;
             () = cancel.cancelled() => Err(InvokeError::new(Reason::Cancelled, "cancelled")),
-            place = self.shared.places.clone().acquire_owned() => {
+            place = self.places.clone().acquire_owned() => {
                 place.map_err(|_| InvokeError::new(Reason::Internal, "the wasm runtime is closed"))
             }
             () = tokio::time::sleep_until(deadline.into()) => {
-                let most = self.shared.concurrency;
+                let most = self.concurrency;
                 Err(InvokeError::new(Reason::Queue, format!("all {most} places for guests were taken for {limit:?}")))
             }
         }
     }
 }
+
+type Ran = (Option<Box<Live>>, Result<Answer, InvokeError>);
 
 /// Feeds the guest and waits for its end.
 async fn attend(
@@ -127,8 +291,8 @@ async fn attend(
     body: Body,
     cancel: CancellationToken,
     deadline: Instant,
-    mut ended: oneshot::Receiver<Result<Outcome, InvokeError>>,
-) -> Result<Outcome, InvokeError> {
+    mut ended: oneshot::Receiver<Ran>,
+) -> Result<Ran, InvokeError> {
     let feed = feed(control, body);
     tokio::pin!(feed);
     let (mut feeding, mut cancelled) = (true, false);
@@ -137,7 +301,7 @@ async fn attend(
         tokio::select! {
             biased;
             end = &mut ended => {
-                return end.unwrap_or_else(|_| Err(InvokeError::new(Reason::Internal, "the guest's thread was lost")));
+                return end.map_err(|_| InvokeError::new(Reason::Internal, "the guest's thread was lost"));
             }
             () = cancel.cancelled(), if !cancelled => {
                 cancelled = true;
@@ -157,6 +321,9 @@ async fn attend(
 }
 
 async fn feed(control: &Control, mut body: Body) {
+    if let Body::Full(bytes) = body {
+        return control.input.fill(bytes);
+    }
     while let Some(piece) = body.next().await {
         match piece {
             Ok(piece) => control.input.push(piece).await,

@@ -13,24 +13,31 @@
 //! | `scan.rs` | what is refused before anything is compiled |
 //! | `compile.rs`, `cache.rs`, `modules.rs` | the compiling child, artifacts on disk, once per digest |
 //! | `engine.rs`, `stop.rs`, `budget.rs` | wasmer's settings, the stop flag, the memory limit |
-//! | `guest.rs`, `instance.rs`, `threads.rs` | one call: on its thread, and as the async side sees it |
+//! | `instance.rs`, `pace.rs`, `threads.rs` | a call as the async side sees it: where it runs |
+//! | `live.rs`, `abi/`, `grants.rs` | a call on its thread: the instance, the convention, the directories |
+//! | `memory.rs`, `snapshot.rs`, `image.rs`, `touched.rs` | how an instance becomes clean again |
 //! | `control.rs`, `watchdog.rs`, `input.rs` | stopping, deadlines, standard input |
 //! | `host/` | WASI preview 1 |
 
+mod abi;
 mod budget;
 mod cache;
 mod compile;
 mod control;
 mod engine;
 mod figures;
-mod guest;
+mod grants;
 mod host;
 mod image;
 mod input;
 mod instance;
+mod live;
+mod memory;
 mod modules;
+mod pace;
 mod scan;
 mod selftest;
+mod snapshot;
 mod stop;
 mod threads;
 mod touched;
@@ -42,14 +49,20 @@ use telemetry::Metrics;
 use tokio::sync::Semaphore;
 use types::{Clock, Reason, SystemClock};
 
-use runtime::{Artifact, Fingerprint, Instance, InstanceSpec, InvokeError, Limits, LogSink, Prepared, Runtime};
+use runtime::{Artifact, Fingerprint, Instance, InstanceSpec, InvokeError, Preparation, Prepared, Runtime};
+use supervise::Scope;
 
 pub use compile::{COMPILE_COMMAND, CompileArgs, compile_child};
-pub use engine::version as engine_version;
-pub use scan::scan;
+pub use engine::{Compiler, version as engine_version};
+pub use scan::{Facts, scan};
 
 use crate::{
-    engine::Loaded, figures::Figures, instance::WasmInstance, modules::Modules, threads::Threads, watchdog::Watchdog,
+    figures::Figures,
+    instance::WasmInstance,
+    modules::{Module, Modules},
+    threads::Threads,
+    touched::Pages,
+    watchdog::Watchdog,
 };
 
 /// How the runtime is set up.
@@ -75,14 +88,21 @@ pub struct Config {
     pub clock: Arc<dyn Clock>,
     /// Where its figures go.
     pub metrics: Metrics,
+    /// Where scratch directories of calls are made; what is in it at the start is removed.
+    pub scratch_dir: PathBuf,
+    /// Where modules are optimised behind their first calls; none: before.
+    pub background: Option<Scope>,
 }
 
 impl Config {
     /// The defaults: 1.5 GB and 5 s + 2 s per MB for a compilation, 64 guests at once.
     pub fn new(program: impl Into<PathBuf>, cache_dir: impl Into<PathBuf>) -> Self {
+        let cache_dir = cache_dir.into();
         Self {
             program: program.into(),
-            cache_dir: cache_dir.into(),
+            scratch_dir: cache_dir.join("scratch"),
+            background: None,
+            cache_dir,
             cache_bytes: 4 << 30,
             concurrency: 64,
             compile_concurrency: std::thread::available_parallelism().map_or(1, usize::from),
@@ -116,12 +136,15 @@ pub enum Error {
 }
 
 pub(crate) struct Shared {
-    modules: Modules,
+    modules: Arc<Modules>,
     threads: Threads,
     places: Arc<Semaphore>,
     concurrency: usize,
     watchdog: Watchdog,
     clock: Arc<dyn Clock>,
+    /// How touched pages are found; none: instances are made anew for each call.
+    pages: Option<Arc<Pages>>,
+    scratch: PathBuf,
     figures: Figures,
 }
 
@@ -146,18 +169,36 @@ impl Wasm {
             cpu_per_megabyte: config.compile_cpu_per_megabyte,
         };
         let concurrency = config.concurrency.clamp(1, Semaphore::MAX_PERMITS);
+        let pages = Pages::open().map(Arc::new);
+        let pages = pages.inspect_err(|error| {
+            tracing::warn!(%error, "this kernel does not tell touched pages: each call gets a new instance, which is slower");
+        });
+        let pages = pages.ok();
+        match std::fs::remove_dir_all(&config.scratch_dir) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                return Err(Error::Cache { path: config.scratch_dir, source });
+            }
+            _ => {}
+        }
         let figures = Figures::new(&config.metrics);
         let shared = Shared {
-            modules: Modules::new(cache, child, config.compile_concurrency, figures.clone()),
+            modules: Arc::new(Modules::new(
+                cache,
+                child,
+                config.compile_concurrency,
+                config.background,
+                figures.clone(),
+            )),
             threads: Threads::default(),
             places: Arc::new(Semaphore::new(concurrency)),
             concurrency,
             watchdog: Watchdog::start().map_err(Error::Thread)?,
             clock: config.clock,
+            pages,
+            scratch: config.scratch_dir,
             figures,
         };
-        let place = shared.places.clone().try_acquire_owned().map_err(|error| Error::SelfTest(error.to_string()))?;
-        selftest::run(&shared.threads, &shared.watchdog, place, shared.clock.clone()).map_err(Error::SelfTest)?;
+        selftest::run(&shared).map_err(Error::SelfTest)?;
         let wasm = Self { shared: Arc::new(shared) };
         wasm.sample(&config.metrics);
         Ok(wasm)
@@ -173,35 +214,37 @@ impl Runtime for Wasm {
     async fn fingerprint(&self) -> Fingerprint {
         let details = [
             ("engine", "wasmer".to_owned()),
-            ("compiler", "cranelift".to_owned()),
+            ("compiler", "singlepass, then cranelift".to_owned()),
             ("wasi", host::MODULES.join(", ")),
-            ("settings", engine::settings()),
+            ("settings", engine::settings(Compiler::Cranelift)),
         ];
         let details: BTreeMap<_, _> = details.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
         Fingerprint { available: true, version: engine::version().to_owned(), details }
     }
 
-    async fn prepare(&self, artifact: &Artifact, limits: &Limits) -> Result<Prepared, InvokeError> {
-        let loaded = self.shared.modules.get(artifact, limits.artifact_bytes).await?;
-        Ok(Prepared { artifact: artifact.clone(), inner: loaded })
+    async fn prepare(&self, artifact: &Artifact, asked: &Preparation) -> Result<Prepared, InvokeError> {
+        let module = self.shared.modules.get(artifact, asked).await?;
+        Ok(Prepared { artifact: artifact.clone(), inner: module })
     }
 
-    async fn start(
-        &self,
-        prepared: &Prepared,
-        spec: &InstanceSpec,
-        logs: LogSink,
-    ) -> Result<Box<dyn Instance>, InvokeError> {
-        let loaded = prepared
+    fn describe(&self, prepared: &Prepared) -> String {
+        let Ok(module) = prepared.inner.clone().downcast::<Module>() else { return String::new() };
+        let loaded = module.loaded();
+        let abi = abi::of(loaded.module()).map_or("nothing to call", |abi| abi.name());
+        format!("{abi}, {}", loaded.compiler.as_str())
+    }
+
+    async fn start(&self, prepared: &Prepared, spec: &Arc<InstanceSpec>) -> Result<Box<dyn Instance>, InvokeError> {
+        let module = prepared
             .inner
             .clone()
-            .downcast::<Loaded>()
+            .downcast::<Module>()
             .map_err(|_| InvokeError::new(Reason::Internal, "prepared by another runtime"))?;
-        let (needs, most) = (loaded.initial_bytes(), spec.limits.memory_bytes);
+        let (needs, most) = (module.loaded().initial_bytes(), spec.limits.memory_bytes);
         if needs > most {
             let message = format!("its memories and tables begin with {needs} bytes; the limit is {most} bytes");
             return Err(InvokeError::new(Reason::Memory, message));
         }
-        Ok(Box::new(WasmInstance { shared: self.shared.clone(), loaded, spec: spec.clone(), logs }))
+        Ok(Box::new(WasmInstance::new(self.shared.clone(), module, spec.clone())?))
     }
 }

@@ -2,24 +2,27 @@
 //!
 //! ```text
 //!   get ─► in memory? ─► one at a time per digest ─► in memory? ─► read ─► artifact on disk? ─► scan ─► child
+//!                                                        singlepass at once, cranelift behind it ◄────┘
 //! ```
-//! A caller that goes away takes its child with it; the next one in line compiles.
+//! A caller that goes away takes its child with it; the next one in line compiles. A module that nobody asked a
+//! compiler for is compiled in one pass and runs; meanwhile it is optimised, and the better code takes its place.
 
 use std::{
     collections::{HashMap, VecDeque},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{Arc, Mutex, MutexGuard, RwLock},
     time::{Duration, Instant},
 };
 use tokio::sync::Semaphore;
 
-use runtime::{Artifact, InvokeError};
+use runtime::{Artifact, InvokeError, Preparation};
+use supervise::Scope;
 use types::Reason;
 
 use crate::{
     cache::Cache,
     compile::{self, CompileArgs},
-    engine::Loaded,
+    engine::{Compiler, Loaded},
     figures::Figures,
     scan,
 };
@@ -38,12 +41,32 @@ pub(crate) struct ChildLimits {
     pub(crate) cpu_per_megabyte: Duration,
 }
 
-type Key = (String, u64);
+/// Digest, size, and the compiler that was asked for.
+type Key = (String, u64, Option<Compiler>);
+
+/// A module whose code may be replaced by better code.
+#[derive(Debug)]
+pub(crate) struct Module(RwLock<Arc<Loaded>>);
+
+impl Module {
+    fn new(loaded: Loaded) -> Self {
+        Self(RwLock::new(Arc::new(loaded)))
+    }
+
+    /// The best code there is.
+    pub(crate) fn loaded(&self) -> Arc<Loaded> {
+        self.0.read().unwrap_or_else(|broken| broken.into_inner()).clone()
+    }
+
+    fn replace(&self, loaded: Loaded) {
+        *self.0.write().unwrap_or_else(|broken| broken.into_inner()) = Arc::new(loaded);
+    }
+}
 
 #[derive(Default)]
 struct State {
     /// Least recently used first.
-    loaded: VecDeque<(Key, Arc<Loaded>)>,
+    loaded: VecDeque<(Key, Arc<Module>)>,
     flights: HashMap<Key, Arc<tokio::sync::Mutex<()>>>,
 }
 
@@ -53,13 +76,22 @@ pub(crate) struct Modules {
     cache: Arc<Cache>,
     child: ChildLimits,
     compiling: Semaphore,
+    /// Where optimising goes on behind calls; none: it is done before the first one.
+    background: Option<Scope>,
     figures: Figures,
 }
 
 impl Modules {
     /// With a cache; at most `concurrency` children at once.
-    pub(crate) fn new(cache: Cache, child: ChildLimits, concurrency: usize, figures: Figures) -> Self {
+    pub(crate) fn new(
+        cache: Cache,
+        child: ChildLimits,
+        concurrency: usize,
+        background: Option<Scope>,
+        figures: Figures,
+    ) -> Self {
         Self {
+            background,
             state: Mutex::default(),
             cache: Arc::new(cache),
             child,
@@ -73,8 +105,19 @@ impl Modules {
     }
 
     /// The loaded module of an artifact.
-    pub(crate) async fn get(&self, artifact: &Artifact, most_bytes: u64) -> Result<Arc<Loaded>, InvokeError> {
-        let key = (artifact.digest.clone(), artifact.size);
+    pub(crate) async fn get(
+        self: &Arc<Self>,
+        artifact: &Artifact,
+        asked: &Preparation,
+    ) -> Result<Arc<Module>, InvokeError> {
+        let compiler = match &*asked.compiler {
+            "" | "auto" => None,
+            word => Some(Compiler::from_word(word).ok_or_else(|| {
+                let word = scan::clip(word);
+                InvokeError::new(Reason::Task, format!("compiler: {word} is none of auto, singlepass, cranelift"))
+            })?),
+        };
+        let key = (artifact.digest.clone(), artifact.size, compiler);
         if let Some(loaded) = self.remembered(&key) {
             self.figures.modules.with(["memory"]).inc();
             return Ok(loaded);
@@ -86,7 +129,10 @@ impl Modules {
                 self.figures.modules.with(["memory"]).inc();
                 Ok(loaded)
             }
-            None => self.make(&artifact.path, most_bytes).await.map(|loaded| self.remember(&key, loaded)),
+            None => {
+                let made = self.make(&artifact.path, asked.artifact_bytes, compiler).await;
+                made.map(|loaded| self.remember(&key, loaded))
+            }
         };
         drop(turn);
         if let Err(error) = &made {
@@ -101,7 +147,7 @@ impl Modules {
         made
     }
 
-    fn remembered(&self, key: &Key) -> Option<Arc<Loaded>> {
+    fn remembered(&self, key: &Key) -> Option<Arc<Module>> {
         let mut state = self.lock();
         let index = state.loaded.iter().position(|(known, _)| known == key)?;
         let entry = state.loaded.remove(index)?;
@@ -110,15 +156,14 @@ impl Modules {
         Some(loaded)
     }
 
-    fn remember(&self, key: &Key, loaded: Loaded) -> Arc<Loaded> {
-        let loaded = Arc::new(loaded);
+    fn remember(&self, key: &Key, loaded: Arc<Module>) -> Arc<Module> {
         let mut forgotten = Vec::new();
         let mut state = self.lock();
         state.loaded.push_back((key.clone(), loaded.clone()));
-        let mut bytes: usize = state.loaded.iter().map(|(_, loaded)| loaded.size).sum();
+        let mut bytes: usize = state.loaded.iter().map(|(_, module)| module.loaded().size).sum();
         while state.loaded.len() > 1 && (state.loaded.len() > MOST_LOADED || bytes > MOST_LOADED_BYTES) {
             let Some((_, oldest)) = state.loaded.pop_front() else { break };
-            bytes = bytes.saturating_sub(oldest.size);
+            bytes = bytes.saturating_sub(oldest.loaded().size);
             forgotten.push(oldest);
         }
         drop(state);
@@ -127,44 +172,91 @@ impl Modules {
         loaded
     }
 
-    async fn make(&self, path: &Path, most_bytes: u64) -> Result<Loaded, InvokeError> {
+    async fn make(
+        self: &Arc<Self>,
+        path: &Path,
+        most_bytes: u64,
+        compiler: Option<Compiler>,
+    ) -> Result<Arc<Module>, InvokeError> {
         let path = std::path::absolute(path).map_err(|error| unreadable(path, &error))?;
         let (cache, file) = (self.cache.clone(), path.clone());
         let found = blocking(move || {
             let wasm = read(&file, most_bytes)?;
-            let hash = blake3::hash(&wasm);
-            if let Some(loaded) = cache.load(hash) {
-                return Ok((hash, wasm.len() as u64, Some(loaded)));
+            let (hash, size) = (blake3::hash(&wasm), wasm.len() as u64);
+            let best = compiler.unwrap_or(Compiler::Cranelift);
+            let loaded = cache.load(hash, best);
+            if loaded.is_none() {
+                scan::scan(&wasm)?;
             }
-            scan::scan(&wasm)?;
-            Ok((hash, wasm.len() as u64, None))
+            Ok((Source { path: file, hash, size }, loaded))
         });
-        let (hash, size) = match found.await? {
-            (_, _, Some(loaded)) => {
-                self.figures.modules.with(["disk"]).inc();
-                return Ok(loaded);
+        let (source, loaded) = found.await?;
+        if let Some(loaded) = loaded {
+            self.figures.modules.with(["disk"]).inc();
+            return Ok(Arc::new(Module::new(loaded)));
+        }
+        match (compiler, &self.background) {
+            (None, Some(background)) => {
+                // What cannot be compiled in one pass (SIMD) is optimised at once.
+                if let Ok(loaded) = self.compile(&source, Compiler::Singlepass).await {
+                    let module = Arc::new(Module::new(loaded));
+                    self.optimise(background, source, &module);
+                    return Ok(module);
+                }
+                Ok(Arc::new(Module::new(self.compile(&source, Compiler::Cranelift).await?)))
             }
-            (hash, size, None) => (hash, size),
-        };
+            (compiler, _) => {
+                let compiler = compiler.unwrap_or(Compiler::Cranelift);
+                Ok(Arc::new(Module::new(self.compile(&source, compiler).await?)))
+            }
+        }
+    }
+
+    /// Has better code made, and put in place, unless the module is forgotten before.
+    fn optimise(self: &Arc<Self>, background: &Scope, source: Source, module: &Arc<Module>) {
+        let (modules, module) = (self.clone(), Arc::downgrade(module));
+        background.spawn_once("optimise", async move {
+            match modules.compile(&source, Compiler::Cranelift).await {
+                Ok(loaded) => {
+                    if let Some(module) = module.upgrade() {
+                        module.replace(loaded);
+                    }
+                }
+                // It runs all the same.
+                Err(error) => tracing::warn!(module = %source.hash, %error, "a module is not optimised"),
+            }
+            Ok(())
+        });
+    }
+
+    async fn compile(&self, source: &Source, compiler: Compiler) -> Result<Loaded, InvokeError> {
         let closed = |_| InvokeError::new(Reason::Internal, "the wasm runtime is closed");
         let place = self.compiling.acquire().await.map_err(closed)?;
-        let temporary = Temporary(self.cache.temporary(hash).map_err(|error| internal(&error.to_string()))?);
-        let megabytes = u32::try_from(size.div_ceil(1 << 20)).unwrap_or(u32::MAX);
+        let temporary = Temporary(self.cache.temporary(source.hash).map_err(|error| internal(&error.to_string()))?);
+        let megabytes = u32::try_from(source.size.div_ceil(1 << 20)).unwrap_or(u32::MAX);
         let cpu = self.child.cpu_base.saturating_add(self.child.cpu_per_megabyte.saturating_mul(megabytes));
         let args = CompileArgs {
-            input: path,
+            input: source.path.clone(),
             output: temporary.0.clone(),
+            compiler,
             memory_bytes: self.child.memory_bytes,
             cpu_seconds: cpu.as_secs().max(1),
         };
         let started = Instant::now();
         compile::run(&self.child.program, &args).await?;
-        self.figures.compile.since(started);
+        self.figures.compile.with([compiler.as_str()]).since(started);
         self.figures.modules.with(["compiled"]).inc();
         drop(place);
-        let cache = self.cache.clone();
-        blocking(move || cache.adopt(&temporary.0, hash).map_err(|problem| internal(&problem))).await
+        let (cache, hash) = (self.cache.clone(), source.hash);
+        blocking(move || cache.adopt(&temporary.0, hash, compiler).map_err(|problem| internal(&problem))).await
     }
+}
+
+/// The module as it came.
+struct Source {
+    path: PathBuf,
+    hash: blake3::Hash,
+    size: u64,
 }
 
 /// A file that is removed when nobody wants it any more; after a rename there is nothing to remove.

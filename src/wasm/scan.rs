@@ -28,6 +28,9 @@ const MOST_BODY_BYTES: usize = 4 << 20;
 const MOST_NESTING: u32 = 50_000;
 const MOST_BRANCHES: u32 = 200_000;
 
+/// The function of a reactor that is called before any other.
+pub(crate) const INITIALIZE: &str = "_initialize";
+
 /// Unmet imports named in a message.
 const MOST_NAMED: usize = 5;
 /// Characters of a foreign name in a message.
@@ -46,11 +49,32 @@ pub(crate) fn clip(name: &str) -> String {
     text
 }
 
+/// What a scan finds that matters later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Facts {
+    /// Can an instance be put back to its beginning after a call? Not when its code changes tables or drops segments.
+    pub puts_back: bool,
+}
+
+impl Facts {
+    const PUTS_BACK: u8 = 1;
+
+    /// As a byte of an artifact's header.
+    pub(crate) fn to_byte(self) -> u8 {
+        u8::from(self.puts_back) * Self::PUTS_BACK
+    }
+
+    /// Back from one.
+    pub(crate) fn from_byte(byte: u8) -> Option<Self> {
+        (byte & !Self::PUTS_BACK == 0).then_some(Self { puts_back: byte & Self::PUTS_BACK != 0 })
+    }
+}
+
 /// Looks at a module.
 ///
 /// # Errors
 /// [`Reason::InvalidModule`] with what is wrong, in one line.
-pub fn scan(wasm: &[u8]) -> Result<(), InvokeError> {
+pub fn scan(wasm: &[u8]) -> Result<Facts, InvokeError> {
     header(wasm)?;
     let mut scan = Scan::default();
     let mut validator = Validator::new_with_features(engine::validator_features());
@@ -69,7 +93,9 @@ pub fn scan(wasm: &[u8]) -> Result<(), InvokeError> {
         }
         scan.after(payload)?;
     }
-    scan.verdict()
+    let facts = Facts { puts_back: !scan.changes_tables };
+    scan.verdict()?;
+    Ok(facts)
 }
 
 fn invalid(error: wasmparser::BinaryReaderError) -> InvokeError {
@@ -119,6 +145,8 @@ struct Scan {
     start_export: Option<u32>,
     memory_export: bool,
     saw_start_of_other_kind: bool,
+    function_exports: Vec<u32>,
+    changes_tables: bool,
     reserved: bool,
 }
 
@@ -178,6 +206,9 @@ impl Scan {
                         ("_start", ExternalKind::Func) => self.start_export = Some(export.index),
                         ("_start", _) => self.saw_start_of_other_kind = true,
                         ("memory", ExternalKind::Memory) => self.memory_export = true,
+                        // Called first, and by nobody else.
+                        (INITIALIZE, _) => {}
+                        (_, ExternalKind::Func) => self.function_exports.push(export.index),
                         _ => {}
                     }
                 }
@@ -216,6 +247,12 @@ impl Scan {
         }
     }
 
+    /// The type of a function.
+    fn ty(&self, function: u32) -> Option<&FuncType> {
+        let ty = *self.functions.get(usize::try_from(function).ok()?)?;
+        self.types.get(usize::try_from(ty).ok()?)?.as_ref()
+    }
+
     /// Size, locals, nesting and branches of a function.
     fn body(&mut self, body: &wasmparser::FunctionBody<'_>) -> Result<(), InvokeError> {
         let size = body.as_bytes().len();
@@ -235,6 +272,13 @@ impl Scan {
                     at_most("blocks inside one another", depth, MOST_NESTING)?;
                 }
                 Operator::End => depth = depth.saturating_sub(1),
+                Operator::TableSet { .. }
+                | Operator::TableGrow { .. }
+                | Operator::TableFill { .. }
+                | Operator::TableCopy { .. }
+                | Operator::TableInit { .. }
+                | Operator::ElemDrop { .. }
+                | Operator::DataDrop { .. } => self.changes_tables = true,
                 Operator::BrTable { targets } => at_most("targets of a br_table", targets.len(), MOST_BRANCHES)?,
                 _ => {}
             }
@@ -256,20 +300,31 @@ impl Scan {
         if self.reserved {
             return Err(refuse("it exports a name that is reserved"));
         }
-        let Some(start) = self.start_export else {
-            let hint = if self.saw_start_of_other_kind { " (its export _start is not a function)" } else { "" };
-            return Err(refuse(format!("no exported function _start{hint}: this runtime runs WASI commands")));
-        };
-        let ty = usize::try_from(start).ok().and_then(|index| self.functions.get(index)).copied();
-        let ty = ty.and_then(|ty| self.types.get(usize::try_from(ty).ok()?)).and_then(Option::as_ref);
-        if !ty.is_some_and(|ty| ty.params().is_empty() && ty.results().is_empty()) {
-            return Err(refuse("its function _start takes parameters or returns results; it must do neither"));
+        match self.start_export {
+            Some(start) => {
+                if !self.ty(start).is_some_and(|ty| ty.params().is_empty() && ty.results().is_empty()) {
+                    return Err(refuse("its function _start takes parameters or returns results; it must do neither"));
+                }
+            }
+            None if self.function_exports.iter().any(|index| self.ty(*index).is_some_and(numeric)) => {}
+            None => {
+                let hint = if self.saw_start_of_other_kind { " (its export _start is not a function)" } else { "" };
+                let message =
+                    format!("nothing to call: no exported function _start{hint}, and none that takes numbers");
+                return Err(refuse(message));
+            }
         }
         if self.imports_host && !self.memory_export {
             return Err(refuse("no exported memory named \"memory\": WASI functions have nothing to work on"));
         }
         Ok(())
     }
+}
+
+/// Does a function take and return numbers only?
+fn numeric(ty: &FuncType) -> bool {
+    let number = |ty: &ValType| matches!(ty, ValType::I32 | ValType::I64 | ValType::F32 | ValType::F64);
+    ty.params().iter().all(number) && ty.results().iter().all(number)
 }
 
 fn same(known: &host::Name, ty: &FuncType) -> bool {

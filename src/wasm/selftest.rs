@@ -5,17 +5,18 @@ use std::{
     sync::{Arc, mpsc},
     time::{Duration, Instant},
 };
-use types::{Clock, Reason};
+use types::Reason;
 
-use runtime::{Limits, LogBuffer};
+use runtime::{Limits, LogBuffer, Streams};
 
 use crate::{
+    Shared,
     control::Control,
-    engine::{self, Loaded},
-    guest::{self, Guest},
-    host::{Process, process::Start},
-    threads::Threads,
-    watchdog::Watchdog,
+    engine::{self, Compiler, Loaded},
+    host::process::{Process, Start},
+    live::{Live, Make, thread_time},
+    scan::Facts,
+    watchdog::{Cpu, Until},
 };
 
 /// `(module (func (export "_start") (loop (br 0))))`
@@ -25,50 +26,53 @@ const ENDLESS: &[u8] = b"\0asm\x01\0\0\0\x01\x04\x01\x60\0\0\x03\x02\x01\0\x07\x
 const DEADLINE: Duration = Duration::from_millis(20);
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Runs the loop and stops it.
+/// Runs the loop and stops it, in the code of each compiler.
+pub(crate) fn run(shared: &Shared) -> Result<(), String> {
+    [Compiler::Cranelift, Compiler::Singlepass].into_iter().try_for_each(|compiler| stops(shared, compiler))
+}
+
 #[expect(unsafe_code, reason = "loads code that was compiled a line before")]
-pub(crate) fn run(
-    threads: &Threads,
-    watchdog: &Watchdog,
-    place: tokio::sync::OwnedSemaphorePermit,
-    clock: Arc<dyn Clock>,
-) -> Result<(), String> {
-    let artifact = engine::compile(ENDLESS)?;
+fn stops(shared: &Shared, compiler: Compiler) -> Result<(), String> {
+    let artifact = engine::compile(ENDLESS, compiler)?;
     // SAFETY: compiled by this process just now.
-    let loaded = Arc::new(unsafe { Loaded::new(artifact) }?);
+    let loaded = Arc::new(unsafe { Loaded::new(artifact, compiler, Facts { puts_back: true }) }?);
     let limits = Limits::default();
-    let control = Arc::new(Control::default());
-    let (logs, _) = LogBuffer::new(clock.clone(), 0, 1);
+    let make = Make {
+        loaded: &loaded,
+        memory_bytes: limits.memory_bytes,
+        stack_bytes: limits.stack_bytes,
+        memory: telemetry::Gauge::default(),
+        pages: shared.pages.as_ref(),
+        keeps_state: false,
+    };
+    let mut live = Live::make(&make).map_err(|error| error.to_string())?;
+    let control: Arc<Control> = Arc::default();
     let start = Start {
-        args: vec!["self-test".to_owned()],
-        env: Vec::new(),
+        arguments: Arc::default(),
         stdout_bytes: 0,
         stderr_bytes: 0,
-        logs,
-        clock,
+        streams: Streams::logged(LogBuffer::new(shared.clock.clone(), 0, 1).0),
+        holds_logs: false,
+        clock: shared.clock.clone(),
         grants: Vec::new(),
         descriptors: 3,
     };
     let process = Process::new(start, control.clone()).map_err(|error| error.to_string())?;
-    let guest = Guest {
-        loaded,
-        process,
-        control: control.clone(),
-        memory_bytes: limits.memory_bytes,
-        memory: telemetry::Gauge::default(),
-        stack_bytes: limits.stack_bytes,
-    };
-    let _watch = watchdog.watch(Instant::now() + DEADLINE, DEADLINE, control);
+    let cpu = Cpu { thread: 0, before: Duration::ZERO, limit: PATIENCE };
+    let until = Until { deadline: Instant::now() + DEADLINE, limit: DEADLINE, cpu: Some(cpu) };
     let (done, ended) = mpsc::sync_channel(1);
+    let called = control.clone();
     let work = move || {
-        if done.send(guest::run(guest)).is_err() {
+        if done.send(live.call(process, &called, thread_time())).is_err() {
             tracing::error!("the self-test's loop was stopped too late");
         }
     };
-    threads.run(place, Box::new(work)).map_err(|error| error.to_string())?;
+    let place = shared.places.clone().try_acquire_owned().map_err(|error| error.to_string())?;
+    let _watch = shared.watchdog.watch(until, control);
+    shared.threads.run(place, Box::new(work)).map_err(|error| error.to_string())?;
     match ended.recv_timeout(PATIENCE) {
         Ok(Err(error)) if error.reason == Reason::Deadline => Ok(()),
-        Ok(other) => Err(format!("an endless loop ended as {other:?}")),
-        Err(_) => Err("an endless loop was not stopped".to_owned()),
+        Ok(other) => Err(format!("an endless loop ended as {other:?} ({})", compiler.as_str())),
+        Err(_) => Err(format!("an endless loop was not stopped ({})", compiler.as_str())),
     }
 }

@@ -101,7 +101,7 @@ fn check(globals: Globals, state: &mut MiddlewareReaderState<'_>) {
 }
 
 /// The address of one instance's flag. Valid while the instance's store lives; `control.rs` sees to that.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Flag(*const AtomicI32);
 
 // SAFETY: the pointer is only used for atomic stores, and only while the instance lives (see `Control`).

@@ -82,3 +82,11 @@ fn serve(shared: &Weak<Shared>, mut job: Job) {
         }
     }
 }
+
+/// The system's number of this thread.
+pub(crate) fn number() -> i32 {
+    thread_local! {
+        static NUMBER: i32 = rustix::thread::gettid().as_raw_nonzero().get();
+    }
+    NUMBER.with(|number| *number)
+}

@@ -4,6 +4,7 @@ use config::{Config, ConfigError, Map, Source, Value, ValueKind};
 use secrecy::{ExposeSecret, SecretString};
 use std::{
     collections::{BTreeMap, btree_map::Entry},
+    ffi::OsString,
     path::PathBuf,
 };
 
@@ -109,6 +110,8 @@ pub(super) struct Merged {
     pub(super) sections: Sections,
     pub(super) effective: BTreeMap<&'static str, Effective>,
     pub(super) home: Option<String>,
+    /// That of the process.
+    pub(super) environment: BTreeMap<String, OsString>,
     pub(super) notices: Vec<String>,
     pub(super) warnings: Vec<String>,
 }
@@ -154,7 +157,8 @@ pub(super) fn merge(inputs: &Inputs) -> Result<Merged, Problems> {
     }
     let sections = typed(&layers)?;
     let home = inputs.environment.get("HOME").and_then(|home| home.to_str()).map(str::to_owned);
-    Ok(Merged { sections, effective: effective(&top), home, notices, warnings })
+    let environment = inputs.environment.clone();
+    Ok(Merged { sections, effective: effective(&top), home, environment, notices, warnings })
 }
 
 fn defaults(problems: &mut Vec<Problem>) -> Layer {

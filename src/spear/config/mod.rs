@@ -13,6 +13,7 @@
 mod example;
 mod file;
 mod flags;
+mod functions;
 pub mod keys;
 mod layers;
 mod origin;

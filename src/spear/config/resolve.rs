@@ -320,12 +320,14 @@ fn agent(roles: Roles, merged: &mut Merged, problems: &mut Vec<Problem>) -> Spea
     }
     let s3 = service(merged, "spearlet.s3", &merged.sections.spearlet.s3, problems);
     let minio = service(merged, "spearlet.minio", &merged.sections.spearlet.minio, problems);
+    let policy = super::functions::policy(merged, problems);
     let section = &merged.sections.spearlet;
     let sms_addr = section.sms_grpc_addr.clone().filter(|_| !roles.sms);
     let sms_http_addr = section.sms_http_addr.clone().filter(|_| !roles.sms);
     let sms_addr_from_flag = sms_addr.is_some() && matches!(merged.origin("spearlet.sms_grpc_addr"), Origin::Flag(_));
     let wasm = WasmSettings {
-        concurrency: section.runtime.concurrency,
+        // Every call that runs is a guest.
+        concurrency: section.runtime.concurrency + section.runtime.invocations,
         cache_bytes: section.runtime.compile_cache,
         compile_concurrency: Some(section.runtime.compile_concurrency).filter(|count| *count > 0),
         compile_memory_bytes: section.runtime.compile_memory,
@@ -346,6 +348,9 @@ fn agent(roles: Roles, merged: &mut Merged, problems: &mut Vec<Problem>) -> Spea
         default_timeout: section.runtime.default_timeout,
         max_timeout: section.runtime.max_timeout,
         limits: limits(&section.runtime),
+        invocations: section.runtime.invocations,
+        functions: super::functions::settings(&section.functions),
+        policy,
         artifacts: spearlet::artifacts::Config {
             allow_http: section.artifacts.allow_http,
             allow_hosts: section.artifacts.allow_hosts.clone(),
@@ -381,6 +386,7 @@ fn limits(section: &super::sections::Runtime) -> runtime::Limits {
         memory_bytes: section.max_memory,
         stack_bytes: section.max_stack,
         wall: section.default_timeout,
+        cpu: section.max_cpu,
         stdout_bytes: section.max_stdout,
         stderr_bytes: section.max_stderr,
         artifact_bytes: section.max_module,

@@ -202,6 +202,8 @@ pub(super) struct Spearlet {
     pub storage: Storage,
     pub logging: Log,
     pub runtime: Runtime,
+    pub functions: Functions,
+    pub policy: Policy,
     pub artifacts: Artifacts,
     pub s3: S3,
     pub minio: S3,
@@ -248,6 +250,9 @@ pub(super) struct Runtime {
     #[serde(deserialize_with = "millis")]
     pub max_timeout: Duration,
     pub max_memory: u64,
+    #[serde(deserialize_with = "millis")]
+    pub max_cpu: Duration,
+    pub invocations: usize,
     pub max_stack: usize,
     pub max_stdout: usize,
     pub max_stderr: usize,
@@ -255,6 +260,37 @@ pub(super) struct Runtime {
     pub compile_memory: u64,
     pub compile_concurrency: usize,
     pub compile_cache: u64,
+}
+
+/// `[spearlet.functions]`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Functions {
+    pub concurrency: usize,
+    pub queue: usize,
+    #[serde(deserialize_with = "millis")]
+    pub queue_wait: Duration,
+    pub warm_min: usize,
+    pub warm_max: usize,
+    #[serde(deserialize_with = "millis")]
+    pub idle: Duration,
+    pub max_uses: u64,
+}
+
+/// `[spearlet.policy]`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Policy {
+    #[serde(default)]
+    pub read: Vec<PathBuf>,
+    #[serde(default)]
+    pub write: Vec<PathBuf>,
+    pub scratch: u64,
+    #[serde(default)]
+    pub env: Vec<String>,
+    pub secrets_dir: Option<PathBuf>,
+    #[serde(default)]
+    pub outbound: Vec<String>,
 }
 
 /// `[spearlet.artifacts]`.

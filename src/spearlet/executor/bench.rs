@@ -1,11 +1,11 @@
 //! For tests: one process of an agent with a scripted registry, a runtime that can be held, and a store that
 //! outlives the process and can die after any commit.
 
-use api::{Invocation, Outcome};
+use api::Invocation;
 use async_trait::async_trait;
 use runtime::{
-    Artifact, Fingerprint, Instance, InstanceSpec, InvokeError, Limits, LogSink, Prepared, Runtime, Runtimes,
-    fake::Fake,
+    Answer, Artifact, Fingerprint, Instance, InstanceSpec, InvokeError, Preparation, Prepared, Runtime, Runtimes,
+    Streams, fake::Fake,
 };
 use std::{
     path::{Path, PathBuf},
@@ -25,6 +25,7 @@ use crate::{
     Addresses, Config, agent,
     agent::scripted::{Line, Scripted},
     artifacts,
+    functions::{self, Functions},
 };
 
 /// The runtime's own time, so that paused time is paused everywhere.
@@ -81,8 +82,8 @@ impl Probe {
 struct Probed {
     probe: Probe,
     program: String,
+    name: String,
     inner: Box<dyn Instance>,
-    logs: LogSink,
 }
 
 #[async_trait]
@@ -95,53 +96,58 @@ impl Runtime for Probe {
         Fake::new("wasm").fingerprint().await
     }
 
-    async fn prepare(&self, artifact: &Artifact, limits: &Limits) -> Result<Prepared, InvokeError> {
+    async fn prepare(&self, artifact: &Artifact, asked: &Preparation) -> Result<Prepared, InvokeError> {
         self.prepared.fetch_add(1, Ordering::SeqCst);
-        Fake::new("wasm").prepare(artifact, limits).await
+        Fake::new("wasm").prepare(artifact, asked).await
     }
 
-    async fn start(
-        &self,
-        prepared: &Prepared,
-        spec: &InstanceSpec,
-        logs: LogSink,
-    ) -> Result<Box<dyn Instance>, InvokeError> {
-        let inner = Fake::new("wasm").start(prepared, spec, logs.clone()).await?;
+    async fn start(&self, prepared: &Prepared, spec: &Arc<InstanceSpec>) -> Result<Box<dyn Instance>, InvokeError> {
+        let inner = Fake::new("wasm").start(prepared, spec).await?;
         let program = prepared.inner.downcast_ref::<String>().cloned().unwrap_or_default();
-        self.started.lock().unwrap().push(spec.name.clone());
-        Ok(Box::new(Probed { probe: self.clone(), program, inner, logs }))
+        Ok(Box::new(Probed { probe: self.clone(), program, name: spec.name.clone(), inner }))
     }
 }
 
 #[async_trait]
 impl Instance for Probed {
-    async fn invoke(&mut self, call: Invocation) -> Result<Outcome, InvokeError> {
+    async fn invoke(&mut self, call: Invocation, streams: Streams) -> Result<Answer, InvokeError> {
+        self.probe.started.lock().unwrap().push(self.name.clone());
         let now = self.probe.running.fetch_add(1, Ordering::SeqCst) + 1;
         self.probe.most_running.fetch_max(now, Ordering::SeqCst);
         let done = if self.program.starts_with("hold") {
-            self.logs.write(LogStream::Stdout, b"holding\n");
+            streams.logs.write(LogStream::Stdout, b"holding\n");
             let mut released = self.probe.release.subscribe();
             tokio::select! {
                 biased;
                 () = call.cancel.cancelled() => Err(InvokeError::new(Reason::Cancelled, "cancelled")),
                 _ = released.wait_for(|released| *released) => {
-                    self.logs.write(LogStream::Stdout, b"released\n");
-                    Ok(Outcome { result: "held".into(), ..Outcome::default() })
+                    streams.logs.write(LogStream::Stdout, b"released\n");
+                    Ok(Answer { result: "held".into(), ..Answer::default() })
                 }
-                () = tokio::time::sleep(call.deadline) => Err(InvokeError::new(Reason::Deadline, "over its deadline")),
+                () = tokio::time::sleep(call.deadline.unwrap()) => {
+                    Err(InvokeError::new(Reason::Deadline, "over its deadline"))
+                }
             }
         } else if self.program == "panic" {
             panic!("the runtime is broken")
         } else if let Some(count) = self.program.strip_prefix("lines ") {
             for number in 1..=count.parse::<u64>().unwrap() {
-                self.logs.write(LogStream::Stdout, format!("line {number}\n").as_bytes());
+                streams.logs.write(LogStream::Stdout, format!("line {number}\n").as_bytes());
             }
-            Ok(Outcome::default())
+            Ok(Answer::default())
         } else {
-            self.inner.invoke(call).await
+            self.inner.invoke(call, streams).await
         };
         self.probe.running.fetch_sub(1, Ordering::SeqCst);
         done
+    }
+
+    fn reusable(&self) -> bool {
+        !self.program.starts_with("hold")
+    }
+
+    fn memory_bytes(&self) -> u64 {
+        self.inner.memory_bytes()
     }
 
     async fn stop(self: Box<Self>, grace: Duration) {
@@ -249,6 +255,7 @@ impl Engine for Disk {
 pub(crate) struct Process {
     pub(crate) supervisor: Supervisor,
     pub(crate) executor: Arc<Executor>,
+    pub(crate) functions: Arc<Functions>,
     pub(crate) agent: Arc<agent::Agent>,
     line: Arc<Line>,
 }
@@ -316,13 +323,25 @@ impl Machine {
         let fetcher =
             artifacts::Fetcher::open(&self.config.artifacts, self.data().join("artifacts"), Some(control.clone()))
                 .await?;
+        let artifacts = Arc::new(fetcher);
+        let functions = Functions::start(
+            functions::Deps {
+                clock: clock.clone(),
+                runtimes: runtimes.clone(),
+                artifacts: artifacts.clone(),
+                control: Some(control.clone()),
+                config: config.clone(),
+                stopping: supervisor.stopping(),
+            },
+            &supervisor.scope(Phase::Work, "functions"),
+        );
         let executor = Executor::start(
             Deps {
                 node: self.node,
                 store: store.clone(),
                 clock: clock.clone(),
-                runtimes: runtimes.clone(),
-                artifacts: Arc::new(fetcher),
+                artifacts,
+                functions: functions.clone(),
                 control: Some(control.clone()),
                 data_dir: self.data().to_owned(),
                 config: config.clone(),
@@ -350,7 +369,7 @@ impl Machine {
             &supervisor.scope(Phase::Report, "agent"),
         )
         .await?;
-        Ok(Process { supervisor, executor, agent, line })
+        Ok(Process { supervisor, executor, functions, agent, line })
     }
 
     /// Waits until something that no registry hears of holds; the test fails when it does not within 20 s.

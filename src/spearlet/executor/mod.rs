@@ -21,7 +21,6 @@ mod logs;
 mod records;
 mod restore;
 mod run;
-mod walls;
 
 #[cfg(test)]
 pub(crate) mod bench;
@@ -30,7 +29,6 @@ mod tests;
 
 pub(crate) use intake::Change;
 
-use runtime::Runtimes;
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
@@ -43,7 +41,7 @@ use telemetry::Slot;
 use tokio::sync::{Notify, watch};
 use types::{Clock, ExecutionId, Fault, NodeId, TaskId, TaskPriority};
 
-use crate::{Config, artifacts};
+use crate::{Config, artifacts, functions::Functions};
 use book::{Book, Halt};
 use figures::Figures;
 
@@ -55,10 +53,10 @@ pub struct Deps {
     pub store: Store,
     /// Time.
     pub clock: Arc<dyn Clock>,
-    /// What the node can run.
-    pub runtimes: Runtimes,
     /// Where executables come from.
     pub artifacts: Arc<artifacts::Fetcher>,
+    /// The functions of the node: what runs executions.
+    pub functions: Arc<Functions>,
     /// The registry; none: there is nothing to do.
     pub control: Option<Arc<dyn api::Control>>,
     /// The node's directory; logs that wait for delivery lie in it.
@@ -76,8 +74,8 @@ pub struct Executor {
     node: NodeId,
     store: Store,
     clock: Arc<dyn Clock>,
-    runtimes: Runtimes,
     artifacts: Arc<artifacts::Fetcher>,
+    functions: Arc<Functions>,
     control: Option<Arc<dyn api::Control>>,
     logs: PathBuf,
     config: Live<Config>,
@@ -105,8 +103,8 @@ impl Executor {
             node: deps.node,
             store: deps.store,
             clock: deps.clock,
-            runtimes: deps.runtimes,
             artifacts: deps.artifacts,
+            functions: deps.functions,
             control: deps.control,
             logs,
             config: deps.config,

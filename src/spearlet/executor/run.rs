@@ -4,39 +4,36 @@
 //! hears how far it is. None of that can hold the run up; an outage of the registry only delays what it hears.
 
 use api::{
-    Invocation, Outcome,
+    Ended, Invocation, InvokeError,
     control::{LogBatch, WorkItem},
-    invocation,
 };
 use bytes::Bytes;
 use futures_util::FutureExt;
-use runtime::{Artifact, InstanceSpec, InvokeError, Limits, LogBuffer, LogSink, Prepared, Runtime};
+use runtime::{Answer, Lease, LogBuffer, LogSink, Streams};
 use std::{convert::Infallible, future::pending, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 use store::{Batch, encode};
 use supervise::{Stop, TaskResult, backoff};
 use telemetry::trace;
 use tokio::sync::watch;
 use tracing::Instrument;
-use types::{ErrorKind, Executable, ExecutionStatus, Fault, Keyed, Progress, Reason, Timestamp};
+use types::{ErrorKind, ExecutionStatus, Fault, Keyed, Progress, Reason, Timestamp};
 
 use super::{
     Executor,
     book::{Halt, Job, State},
     logs::LogFile,
     records::{Accepted, Done, Ending, result_key, unwanted},
-    walls::walls,
 };
 use crate::{
     agent::connect::{LONG_ANSWER, within},
     artifacts::Held,
+    functions::{Function, manifest::Manifest},
 };
 
 /// Tries of a fetch that fails for a passing reason.
 const FETCH_TRIES: u32 = 5;
 /// What a runtime may take beyond the deadline before it is given up.
 const OVERSHOOT: Duration = Duration::from_secs(30);
-/// How long an instance may take to end.
-const GRACE: Duration = Duration::from_secs(2);
 /// How far a run came.
 enum Performed {
     /// It is over.
@@ -281,15 +278,16 @@ impl Run<'_> {
     /// The steps; one that ends the run early returns how as its error.
     async fn try_perform(&self) -> Result<Performed, Performed> {
         let (executor, task) = (self.executor, &self.work.task);
-        let nothing = || self.failed(Reason::Task, "the task has nothing to run");
-        let executable = task.executable.as_ref().ok_or_else(nothing)?;
-        let runtime = self.runtime(executable)?;
-        let limits = walls(&executor.config.get(), task, &self.work.execution)
+        let config = executor.config.get();
+        let manifest = Manifest::of(&config, task)
             .map_err(|fault| self.failed(Reason::Task, format!("the task's settings are wrong: {fault}")))?;
-        let fetching = self.fetch(executable, &limits).instrument(tracing::info_span!("fetch"));
+        let timeout = self.work.execution.timeout().unwrap_or(manifest.timeout).min(config.max_timeout);
+        let fetching = self.fetch(&manifest, timeout).instrument(tracing::info_span!("fetch"));
         let artifact = executor.unless_halted(self.job, fetching).await??;
-        let preparing = self.prepare(&*runtime, &artifact, &limits).instrument(tracing::info_span!("compile"));
-        let prepared = executor.unless_halted(self.job, preparing).await??;
+        let preparing = self.prepare(manifest, artifact).instrument(tracing::info_span!("compile"));
+        let function = executor.unless_halted(self.job, preparing).await??;
+        let lease = executor.unless_halted(self.job, function.pool.checkout_patiently()).await?;
+        let lease = lease.map_err(|error| self.ended(Err(error)))?;
         // From here on a crash leaves the mark, and the execution is never begun again.
         let mark = Accepted { started_at: Some(self.begun), ..self.job.accepted() };
         let encoded = encode(&mark).map_err(|error| self.failed(Reason::Internal, error.to_string()))?;
@@ -299,22 +297,9 @@ impl Run<'_> {
         self.phase("run");
         self.sink.system("info", "started");
         let began = executor.clock.monotonic();
-        let running = self.invoke(&*runtime, &prepared, executable, limits).instrument(tracing::info_span!("run"));
-        let invoked = running.await;
+        let invoked = self.invoke(lease, timeout).instrument(tracing::info_span!("run")).await;
         executor.figures.see(|figures| figures.run.took(executor.clock.monotonic().saturating_sub(began)));
         Ok(self.ended(invoked))
-    }
-
-    fn runtime(&self, executable: &Executable) -> Result<Arc<dyn Runtime>, Performed> {
-        let kind = executable.kind.runtime();
-        let runtimes = &self.executor.runtimes;
-        runtimes.get(kind).ok_or_else(|| {
-            let there = runtimes.kinds();
-            let there = if there.is_empty() { "none".to_owned() } else { there.join(", ") };
-            let wanted = executable.kind.as_str();
-            let message = format!("a {wanted} executable needs the {kind} runtime; this node has: {there}");
-            self.failed(Reason::Runtime, message)
-        })
     }
 
     fn phase(&self, phase: &str) {
@@ -322,14 +307,15 @@ impl Run<'_> {
         self.progress.send_replace(Some(progress));
     }
 
-    async fn fetch(&self, executable: &Executable, limits: &Limits) -> Result<Held, Performed> {
+    async fn fetch(&self, manifest: &Manifest, timeout: Duration) -> Result<Held, Performed> {
         let clock = &self.executor.clock;
         let since = clock.monotonic();
         let mut tries = 0;
         self.phase("fetch");
         let tell = |progress: Progress| drop(self.progress.send_replace(Some(progress)));
         loop {
-            let fetched = self.executor.artifacts.fetch(executable, limits.artifact_bytes, &tell).await;
+            let most = manifest.spec.limits.artifact_bytes;
+            let fetched = self.executor.artifacts.fetch(&manifest.executable, most, &tell).await;
             let spent = clock.monotonic().saturating_sub(since);
             tries += 1;
             match fetched {
@@ -338,7 +324,7 @@ impl Run<'_> {
                     self.sink.system("info", format!("fetched: {} bytes in {} ms", artifact.size, spent.as_millis()));
                     return Ok(artifact);
                 }
-                Err(fault) if fault.kind.retry() && tries < FETCH_TRIES && spent < limits.wall => {
+                Err(fault) if fault.kind.retry() && tries < FETCH_TRIES && spent < timeout => {
                     self.sink.system("warn", format!("fetch failed, trying again: {fault}"));
                     tokio::time::sleep(backoff(Duration::from_millis(300), Duration::from_secs(5), tries - 1)).await;
                 }
@@ -347,48 +333,33 @@ impl Run<'_> {
         }
     }
 
-    async fn prepare(
-        &self,
-        runtime: &dyn Runtime,
-        artifact: &Artifact,
-        limits: &Limits,
-    ) -> Result<Prepared, Performed> {
+    async fn prepare(&self, manifest: Manifest, artifact: Held) -> Result<Arc<Function>, Performed> {
         let since = self.executor.clock.monotonic();
         self.phase("compile");
-        let prepared = runtime.prepare(artifact, limits).await.map_err(|error| self.ended(Err(error)))?;
+        let adopted = self.executor.functions.adopt(&self.work.task, manifest, artifact).await;
+        let function = adopted.map_err(|error| self.ended(Err(error)))?;
         let spent = self.executor.clock.monotonic().saturating_sub(since);
         self.executor.figures.see(|figures| figures.prepare.took(spent));
-        self.sink.system("info", format!("compiled in {} ms", spent.as_millis()));
-        Ok(prepared)
+        let what = self.executor.functions.describe(&function);
+        let what = if what.is_empty() { what } else { format!(" ({what})") };
+        self.sink.system("info", format!("compiled in {} ms{what}", spent.as_millis()));
+        Ok(function)
     }
 
-    async fn invoke(
-        &self,
-        runtime: &dyn Runtime,
-        prepared: &Prepared,
-        executable: &Executable,
-        limits: Limits,
-    ) -> Result<Outcome, InvokeError> {
-        let deadline = limits.wall;
-        let name = if executable.name.is_empty() { &self.work.task.name } else { &executable.name };
-        let spec = InstanceSpec { name: name.clone(), limits };
-        let mut instance = runtime.start(prepared, &spec, self.sink.clone()).await?;
+    async fn invoke(&self, mut lease: Lease, timeout: Duration) -> Result<Answer, InvokeError> {
         let call = Invocation {
-            args: executable.args.clone(),
-            env: executable.env.clone(),
-            body: invocation::full(self.work.input.clone()),
-            deadline,
+            deadline: Some(timeout),
             cancel: self.job.halt.clone(),
+            traceparent: self.work.execution.traceparent.clone(),
+            ..Invocation::new(self.work.input.clone())
         };
+        let streams = Streams::logged(self.sink.clone());
         let invoked = tokio::select! {
-            invoked = tokio::time::timeout(deadline + OVERSHOOT, instance.invoke(call)) => invoked,
+            invoked = tokio::time::timeout(timeout + OVERSHOOT, lease.invoke(self.job.id, call, streams)) => invoked,
             never = self.drained() => match never {},
         };
-        if tokio::time::timeout(GRACE + GRACE, instance.stop(GRACE)).await.is_err() {
-            tracing::warn!(execution = %self.job.id, "an instance did not end in time");
-        }
         invoked.unwrap_or_else(|_| {
-            let message = format!("the runtime did not end it at its deadline of {deadline:?}; given up");
+            let message = format!("the runtime did not end it at its deadline of {timeout:?}; given up");
             Err(InvokeError::new(Reason::Internal, message))
         })
     }
@@ -401,14 +372,14 @@ impl Run<'_> {
         pending().await
     }
 
-    fn ended(&self, invoked: Result<Outcome, InvokeError>) -> Performed {
+    fn ended(&self, invoked: Result<Answer, InvokeError>) -> Performed {
         match invoked {
-            Ok(Outcome { exit_code: 0, result, .. }) => {
+            Ok(Answer { result, ended: Ended { exit_code: 0, .. }, .. }) => {
                 let mut ending = self.ending(ExecutionStatus::Completed, Reason::Exit, "");
                 (ending.reason, ending.exit_code) = (None, Some(0));
                 Performed::Ended(Box::new(ending), result)
             }
-            Ok(Outcome { exit_code, result, .. }) => {
+            Ok(Answer { result, ended: Ended { exit_code, .. }, .. }) => {
                 let message = format!("the guest ended with exit code {exit_code}");
                 let mut ending = self.ending(ExecutionStatus::Failed, Reason::Exit, message);
                 ending.exit_code = Some(exit_code);

@@ -2,6 +2,8 @@
 
 use super::*;
 
+const COMPILER: Compiler = Compiler::Singlepass;
+const FACTS: Facts = Facts { puts_back: true };
 const WAT: &str = r#"(module (func (export "_start") (loop (br 0))))"#;
 
 struct Bench {
@@ -17,17 +19,17 @@ impl Bench {
         let cache = Cache::open(dir.path(), u64::MAX).unwrap();
         let wasm = wat::parse_str(WAT).unwrap();
         let module = blake3::hash(&wasm);
-        let artifact = engine::compile(&wasm).unwrap();
-        let mut file = header(&cache.settings, module, &artifact);
+        let artifact = engine::compile(&wasm, COMPILER).unwrap();
+        let mut file = header(&engine::settings(COMPILER), module, FACTS, &artifact);
         file.extend_from_slice(&artifact);
         Self { dir, cache, module, file }
     }
 
     /// Does the cache load this file? If not it must have removed it.
     fn loads(&self, file: &[u8]) -> bool {
-        let path = self.cache.path(self.module);
+        let path = self.cache.path(self.module, COMPILER);
         fs::write(&path, file).unwrap();
-        let loaded = self.cache.load(self.module).is_some();
+        let loaded = self.cache.load(self.module, COMPILER).is_some();
         assert_eq!(path.exists(), loaded, "an artifact that is not used is removed");
         loaded
     }
@@ -37,7 +39,7 @@ impl Bench {
 fn a_whole_artifact_is_loaded_and_a_missing_one_is_not() {
     let bench = Bench::new();
     assert!(bench.loads(&bench.file));
-    assert!(bench.cache.load(blake3::hash(b"another")).is_none());
+    assert!(bench.cache.load(blake3::hash(b"another"), COMPILER).is_none());
 }
 
 #[test]
@@ -69,18 +71,20 @@ fn a_truncated_or_longer_artifact_is_not_loaded() {
 #[test]
 fn artifacts_of_another_version_machine_or_module_are_not_loaded() {
     let bench = Bench::new();
-    let artifact = &bench.file[header(&bench.cache.settings, bench.module, &[]).len()..];
-    let made = |settings: &str, module| [header(settings, module, artifact).as_slice(), artifact].concat();
-    assert!(bench.loads(&made(&bench.cache.settings, bench.module)), "the way they are made here is right");
-    let older = bench.cache.settings.replace(engine::version(), "7.4.1");
-    assert_ne!(older, bench.cache.settings);
+    let settings = engine::settings(COMPILER);
+    let artifact = &bench.file[header(&settings, bench.module, FACTS, &[]).len()..];
+    let made = |settings: &str, module| [header(settings, module, FACTS, artifact).as_slice(), artifact].concat();
+    assert!(bench.loads(&made(&settings, bench.module)), "the way they are made here is right");
+    let older = settings.replace(engine::version(), "7.4.1");
+    assert_ne!(older, settings);
     assert!(!bench.loads(&made(&older, bench.module)), "another version of wasmer");
-    let other = bench.cache.settings.replace("cpu=", "cpu=AVX9000+");
+    let other = settings.replace("cpu=", "cpu=AVX9000+");
     assert!(!bench.loads(&made(&other, bench.module)), "another processor");
-    assert!(!bench.loads(&made(&bench.cache.settings, blake3::hash(b"another"))), "another module");
+    assert!(!bench.loads(&made(&settings, blake3::hash(b"another"))), "another module");
     let mut version = bench.file.clone();
     version[8] = 9;
     assert!(!bench.loads(&version), "another version of the header");
+    assert!(!bench.loads(&made(&engine::settings(Compiler::Cranelift), bench.module)), "another compiler");
 }
 
 #[test]

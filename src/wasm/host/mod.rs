@@ -88,9 +88,10 @@ impl From<End> for Fault {
 pub(crate) type Answer<T = ()> = Result<T, Fault>;
 
 /// What host functions of one call share.
+#[derive(Default)]
 pub(crate) struct Env {
-    /// The process the guest believes to be.
-    pub(crate) process: Process,
+    /// The process the guest believes to be, while it is called.
+    pub(crate) process: Option<Process>,
     /// Its memory, once there is one.
     pub(crate) memory: Option<wasmer::Memory>,
 }
@@ -116,7 +117,8 @@ impl Call<'_> {
 fn enter(mut env: FunctionEnvMut<'_, Env>, act: impl FnOnce(&mut Call<'_>) -> Answer) -> Result<i32, RuntimeError> {
     let (env, store) = env.data_and_store_mut();
     let memory = Memory::new(env.memory.as_ref().map(|memory| memory.view(&store)));
-    let mut call = Call { process: &mut env.process, memory };
+    let Some(process) = &mut env.process else { return Err(RuntimeError::new("no call is under way")) };
+    let mut call = Call { process, memory };
     let answer = call.check().and_then(|()| act(&mut call)).and_then(|()| call.check());
     match answer {
         Ok(()) => Ok(0),

@@ -10,17 +10,19 @@ use wasmer::{Engine, FunctionEnv, Instance, Store, Value, sys::NativeEngineExt};
 
 use super::{names::all, process::Start, *};
 use crate::{
-    budget::{Budget, CallTunables},
-    engine::{self, Loaded},
-    guest,
-    watchdog::Watchdog,
+    budget::{Budget, InstanceTunables},
+    engine::{self, Compiler, Loaded},
+    host::process::Arguments,
+    live,
+    memory::Handles,
+    watchdog::{Cpu, Until, Watchdog},
 };
 mod cancel;
 mod files;
 mod paths;
 mod quota;
 
-use runtime::LogBuffer;
+use runtime::{LogBuffer, Streams};
 use types::{LogLine, SystemClock};
 
 const PAGE: u32 = 65_536;
@@ -51,11 +53,11 @@ fn loaded() -> Arc<Loaded> {
     LOADED
         .get_or_init(|| {
             let wasm = wat::parse_str(caller()).unwrap();
-            crate::scan(&wasm).unwrap();
-            let artifact = engine::compile(&wasm).unwrap();
+            let facts = crate::scan(&wasm).unwrap();
+            let artifact = engine::compile(&wasm, Compiler::Singlepass).unwrap();
             // SAFETY: compiled just now.
             #[expect(unsafe_code, reason = "loads what was compiled a line before")]
-            Arc::new(unsafe { Loaded::new(artifact) }.unwrap())
+            Arc::new(unsafe { Loaded::new(artifact, Compiler::Singlepass, facts) }.unwrap())
         })
         .clone()
 }
@@ -76,22 +78,23 @@ impl Bench {
         let clock = Arc::new(SystemClock::new());
         let (logs, buffer) = LogBuffer::new(clock.clone(), 1 << 20, 1);
         let mut start = Start {
-            args: vec!["name".to_owned(), "one".to_owned()],
-            env: vec![("KEY".to_owned(), "value".to_owned())],
+            arguments: Arc::new(Arguments::new(["name", "one"], [("KEY", "value")]).unwrap()),
             stdout_bytes: 1000,
             stderr_bytes: 1000,
-            logs,
+            streams: Streams::logged(logs),
+            holds_logs: false,
             clock,
             grants: Vec::new(),
             descriptors: 64,
         };
         change(&mut start);
         let mut engine: Engine = loaded.engine().clone();
-        engine.set_tunables(CallTunables::new(Budget::new(10 << 20, telemetry::Gauge::default()), 1 << 20));
+        let budget = Budget::new(10 << 20, telemetry::Gauge::default());
+        engine.set_tunables(InstanceTunables::new(budget, Handles::default(), 1 << 20));
         let mut store = Store::new(engine);
         let process = Process::new(start, control.clone()).unwrap();
-        let env = FunctionEnv::new(&mut store, Env { process, memory: None });
-        let imports = guest::link(&mut store, &env, &loaded).unwrap();
+        let env = FunctionEnv::new(&mut store, Env { process: Some(process), memory: None });
+        let imports = live::link(&mut store, &env, &loaded).unwrap();
         let instance = Instance::new(&mut store, loaded.module(), &imports).unwrap();
         env.as_mut(&mut store).memory = instance.exports.get_memory("memory").ok().cloned();
         Self { store, env, instance, control, buffer }
@@ -147,11 +150,8 @@ impl Bench {
 
     /// Ends it: what it wrote to stdout, and its log.
     fn finish(mut self) -> (Vec<u8>, Vec<LogLine>) {
-        let process = &mut self.env.as_mut(&mut self.store).process;
-        let stdout = process.finish();
-        process.close_logs();
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        (stdout, runtime.block_on(self.buffer.next()))
+        let left = self.env.as_mut(&mut self.store).process.take().unwrap().finish(false);
+        (left.stdout, self.buffer.drain())
     }
 }
 
@@ -188,26 +188,13 @@ fn arguments_and_environment_arrive_with_their_zero_bytes() {
 
 #[test]
 fn strings_a_guest_could_not_read_are_refused_by_name() {
-    let refused = |change: fn(&mut Start)| {
-        let clock = Arc::new(SystemClock::new());
-        let (logs, _) = LogBuffer::new(clock.clone(), 0, 1);
-        let mut start = Start {
-            args: vec!["a".into()],
-            env: Vec::new(),
-            stdout_bytes: 0,
-            stderr_bytes: 0,
-            logs,
-            clock,
-            grants: Vec::new(),
-            descriptors: 8,
-        };
-        change(&mut start);
-        Process::new(start, Arc::new(Control::default())).map(drop).unwrap_err().message
+    let refused = |args: &[&str], env: &[(&str, &str)]| {
+        Arguments::new(args.iter().copied(), env.iter().copied()).unwrap_err().message
     };
-    assert_eq!(refused(|start| start.args.push("b\0c".into())), "args[1]: has a zero byte");
-    assert!(refused(|start| start.env.push(("A=B".into(), String::new()))).starts_with("env: \"A=B\""));
-    assert!(refused(|start| start.env.push((String::new(), String::new()))).starts_with("env: \"\""));
-    assert!(refused(|start| start.args.push("x".repeat(3 << 20))).contains("the limits are"));
+    assert_eq!(refused(&["a", "b\0c"], &[]), "args[1]: has a zero byte");
+    assert!(refused(&[], &[("A=B", "")]).starts_with("env: \"A=B\""));
+    assert!(refused(&[], &[("", "")]).starts_with("env: \"\""));
+    assert!(refused(&[&"x".repeat(3 << 20)], &[]).contains("the limits are"));
 }
 
 #[test]
@@ -472,7 +459,9 @@ fn signals_end_the_guest_as_a_shell_tells_it() {
 
 #[test]
 fn every_pointer_out_of_range_is_a_fault() {
-    let mut bench = Bench::new(|start| start.args.push("two".into()));
+    let mut bench = Bench::new(|start| {
+        start.arguments = Arc::new(Arguments::new(["name", "one", "two"], [("KEY", "value")]).unwrap())
+    });
     bench.control.input.end();
     let end = u64::from(PAGE);
     let outside = [end, end - 1, end - 3, u64::from(u32::MAX), u64::from(u32::MAX) - 3, 1 << 31];
@@ -548,7 +537,9 @@ proptest! {
         bench.control.input.end();
         let watchdog = Watchdog::start().unwrap();
         let limit = Duration::from_millis(100);
-        let _watch = watchdog.watch(Instant::now() + limit, limit, bench.control.clone());
+        let cpu = Cpu { thread: 0, before: Duration::ZERO, limit: limit * 2 };
+        let until = Until { deadline: Instant::now() + limit, limit, cpu: Some(cpu) };
+        let _watch = watchdog.watch(until, bench.control.clone());
         let table: Vec<_> = MODULES
             .iter()
             .flat_map(|module| all().filter(|name| name.link_for(module).is_some()).map(|name| (*module, name.name)))

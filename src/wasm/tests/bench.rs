@@ -1,16 +1,13 @@
 //! A runtime in a directory of its own, and calls of guests in it.
 
-use runtime::{Artifact, InstanceSpec, InvokeError, Limits, LogBuffer, Runtime};
+use runtime::{Answer, Artifact, InstanceSpec, InvokeError, Limits, LogBuffer, Preparation, Runtime, Streams};
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 use types::{LogLine, Reason, SystemClock};
 use wasm::{Config, Wasm};
 
-use api::{
-    Invocation, Outcome,
-    invocation::{self, Body},
-};
+use api::{Body, Invocation};
 
 pub struct Bench {
     pub wasm: Wasm,
@@ -29,12 +26,12 @@ pub struct Setup {
 
 /// How a call ended.
 pub struct Ran {
-    pub outcome: Result<Outcome, InvokeError>,
+    pub outcome: Result<Answer, InvokeError>,
     pub lines: Vec<LogLine>,
 }
 
 impl Ran {
-    pub fn ok(self) -> Outcome {
+    pub fn ok(self) -> Answer {
         self.outcome.unwrap_or_else(|error| panic!("{:?}: {error}", error.reason))
     }
 
@@ -90,14 +87,14 @@ impl Bench {
     }
 
     pub async fn prepare(&self, module: &[u8]) -> Result<(), InvokeError> {
-        self.wasm.prepare(&self.artifact(module), &Limits::default()).await.map(drop)
+        self.wasm.prepare(&self.artifact(module), &Preparation::from(&Limits::default())).await.map(drop)
     }
 
     pub async fn call(&self, module: &[u8], change: impl FnOnce(&mut Setup)) -> Ran {
         let mut setup = Setup {
             args: Vec::new(),
             env: BTreeMap::new(),
-            body: invocation::full(""),
+            body: Body::EMPTY,
             deadline: Duration::from_secs(60),
             cancel: CancellationToken::new(),
             limits: Limits { wall: Duration::from_secs(60), ..Limits::default() },
@@ -105,17 +102,19 @@ impl Bench {
         change(&mut setup);
         let (sink, buffer) = LogBuffer::new(Arc::new(SystemClock::new()), 1 << 20, 1);
         let work = async {
-            let prepared = self.wasm.prepare(&self.artifact(module), &setup.limits).await?;
-            let spec = InstanceSpec { name: "guest".to_owned(), limits: setup.limits };
-            let mut instance = self.wasm.start(&prepared, &spec, sink.clone()).await?;
+            let prepared = self.wasm.prepare(&self.artifact(module), &Preparation::from(&setup.limits)).await?;
+            let spec =
+                Arc::new(InstanceSpec { name: "guest".to_owned(), limits: setup.limits, ..InstanceSpec::default() });
+            let mut instance = self.wasm.start(&prepared, &spec).await?;
             let call = Invocation {
                 args: setup.args,
                 env: setup.env,
                 body: setup.body,
-                deadline: setup.deadline,
+                deadline: Some(setup.deadline),
                 cancel: setup.cancel,
+                ..Invocation::default()
             };
-            let outcome = instance.invoke(call).await;
+            let outcome = instance.invoke(call, Streams::logged(sink.clone())).await;
             instance.stop(Duration::from_secs(1)).await;
             outcome
         };

@@ -163,7 +163,7 @@ async fn a_bomb_of_processor_time_ends_with_its_child() {
     let message = bench.call(&live_locals(20, 5_000), |_| {}).await.failed(Reason::Compile);
     assert_eq!(message, "compiling needs more than its limit of 1 s of processor time");
     nothing_left(&bench);
-    assert_eq!(bench.wat(ECHO, |call| call.body = api::invocation::full("alive")).await.text(), "alive");
+    assert_eq!(bench.wat(ECHO, |call| call.body = "alive".into()).await.text(), "alive");
 }
 
 #[tokio::test]
@@ -175,7 +175,7 @@ async fn a_bomb_of_memory_ends_with_its_child() {
     let message = bench.call(&live_locals(1, 9_000), |_| {}).await.failed(Reason::Compile);
     assert_eq!(message, "compiling needs more than its limit of 500000000 bytes of memory");
     nothing_left(&bench);
-    assert_eq!(bench.wat(ECHO, |call| call.body = api::invocation::full("alive")).await.text(), "alive");
+    assert_eq!(bench.wat(ECHO, |call| call.body = "alive".into()).await.text(), "alive");
 }
 
 /// No half-written artifact.
@@ -211,7 +211,8 @@ async fn a_module_over_the_size_limit_is_refused() {
 async fn a_missing_file_is_a_fault_of_the_artifact() {
     use runtime::{Artifact, Limits, Runtime};
     let artifact = Artifact { digest: "0".repeat(64), path: "/nonexistent/module".into(), size: 1 };
-    let error = Bench::new().wasm.prepare(&artifact, &Limits::default()).await.unwrap_err();
+    let error =
+        Bench::new().wasm.prepare(&artifact, &runtime::Preparation::from(&Limits::default())).await.unwrap_err();
     assert_eq!(error.reason, Reason::Artifact);
 }
 
@@ -230,7 +231,7 @@ async fn a_module_is_compiled_once_and_found_again_by_the_next_process() {
         config.cache_dir = cache.clone();
         config.program = "/nonexistent/program".into();
     });
-    assert_eq!(next.call(&module, |_| {}).await.ok().exit_code, 9);
+    assert_eq!(next.call(&module, |_| {}).await.ok().ended.exit_code, 9);
     // A damaged one does not; it is removed, and with a compiler made again.
     let mut bytes = fs::read(&files[0]).unwrap();
     let middle = bytes.len() / 2;
@@ -243,7 +244,7 @@ async fn a_module_is_compiled_once_and_found_again_by_the_next_process() {
     without.call(&module, |_| {}).await.failed(Reason::Internal);
     assert!(!files[0].exists());
     let with = Bench::with(|config| config.cache_dir = cache.clone());
-    assert_eq!(with.call(&module, |_| {}).await.ok().exit_code, 9);
+    assert_eq!(with.call(&module, |_| {}).await.ok().ended.exit_code, 9);
     assert!(files[0].exists());
 }
 
@@ -259,8 +260,13 @@ async fn a_caller_that_goes_away_leaves_nothing_and_the_next_one_compiles() {
 
 #[test]
 fn the_command_line_of_the_child_is_read_back() {
-    let args =
-        wasm::CompileArgs { input: "/a b".into(), output: "/c".into(), memory_bytes: 1_500_000_000, cpu_seconds: 7 };
+    let args = wasm::CompileArgs {
+        input: "/a b".into(),
+        output: "/c".into(),
+        compiler: wasm::Compiler::Singlepass,
+        memory_bytes: 1_500_000_000,
+        cpu_seconds: 7,
+    };
     let line = args.to_command_line();
     assert_eq!(line[0], wasm::COMPILE_COMMAND);
     assert_eq!(wasm::CompileArgs::parse(line.into_iter().skip(1)), Some(args));
@@ -273,9 +279,15 @@ fn the_child_refuses_what_does_not_compile_and_says_why() {
     let dir = tempfile::tempdir().unwrap();
     let (input, output) = (dir.path().join("in"), dir.path().join("out"));
     fs::write(&input, b"\0asm\x01\0\0\0\x0a").unwrap();
-    let args = wasm::CompileArgs { input, output: output.clone(), memory_bytes: 1 << 30, cpu_seconds: 5 };
+    let args = wasm::CompileArgs {
+        input,
+        output: output.clone(),
+        compiler: wasm::Compiler::Cranelift,
+        memory_bytes: 1 << 30,
+        cpu_seconds: 5,
+    };
     let ended = std::process::Command::new(program()).args(args.to_command_line()).output().unwrap();
     assert_eq!(ended.status.code(), Some(3));
-    assert!(String::from_utf8_lossy(&ended.stderr).contains("alidat"), "{ended:?}");
+    assert!(String::from_utf8_lossy(&ended.stderr).contains("not a valid module"), "{ended:?}");
     assert!(!output.exists());
 }

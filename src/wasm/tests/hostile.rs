@@ -1,6 +1,5 @@
 //! Guests that do not want to end, or to end this process.
 
-use futures_util::{StreamExt, stream};
 use std::time::Duration;
 use types::Reason;
 
@@ -100,7 +99,7 @@ async fn every_guest_can_be_cancelled_and_ends_when_nobody_waits() {
         let dropped = tokio::time::timeout(Duration::from_millis(20), bench.call(&module, |_| {})).await;
         assert!(dropped.is_err(), "{name}");
     }
-    assert_eq!(bench.wat(ECHO, |call| call.body = api::invocation::full("alive")).await.text(), "alive");
+    assert_eq!(bench.wat(ECHO, |call| call.body = "alive".into()).await.text(), "alive");
 }
 
 #[tokio::test]
@@ -113,7 +112,7 @@ async fn an_input_that_never_comes_does_not_outlive_the_deadline() {
     for wat in [ECHO, poll.as_str()] {
         bench.prepare(&wasm(wat)).await.unwrap();
         let ran = bench.wat(wat, |call| {
-            call.body = stream::pending().boxed();
+            call.body = api::invocation::pending();
             call.deadline = Duration::from_millis(60);
         });
         ran.await.failed(Reason::Deadline);
@@ -146,5 +145,5 @@ async fn standard_error_without_end_is_cut_and_counted() {
     let cut: Vec<_> = ran.lines.iter().filter(|line| line.stream == types::LogStream::System).collect();
     assert_eq!(cut.len(), 1);
     assert_eq!(cut[0].message, "stderr: 5950000 more bytes were not kept (limit 50000)");
-    assert_eq!(ran.ok().exit_code, 0, "the guest ends as it wants to");
+    assert_eq!(ran.ok().ended.exit_code, 0, "the guest ends as it wants to");
 }

@@ -39,7 +39,7 @@ fn twelve_hundred_kills_in_four_threads_and_every_one_ends() {
     for thread in threads {
         thread.join().unwrap();
     }
-    let after = block_on(bench.wat(crate::programs::ECHO, |call| call.body = api::invocation::full("alive")));
+    let after = block_on(bench.wat(crate::programs::ECHO, |call| call.body = "alive".into()));
     assert_eq!(after.text(), "alive", "guests run as before");
 }
 

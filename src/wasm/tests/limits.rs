@@ -18,7 +18,7 @@ async fn growth_over_the_limit_is_refused_and_a_guest_that_copes_ends_well() {
     let bench = Bench::new();
     let limit = 100 * PAGE;
     let copes = bench.wat(&grow(""), |call| call.limits.memory_bytes = limit).await.ok();
-    assert_eq!(copes.usage.peak_memory_bytes, 98 * PAGE, "2 + 6 × 16 pages fit below 100");
+    assert_eq!(copes.ended.usage.peak_memory_bytes, 98 * PAGE, "2 + 6 × 16 pages fit below 100");
     let fails = grow("(call $proc_exit (i32.const 3))");
     let message = bench.wat(&fails, |call| call.limits.memory_bytes = limit).await.failed(Reason::Memory);
     assert_eq!(message, "it asked for more memory than its limit of 6553600 bytes, then ended with exit code 3");
@@ -50,7 +50,7 @@ async fn all_memories_together_have_one_limit() {
     let grow = |name: &str| format!("(loop (br_if 0 (i32.ne (memory.grow {name} (i32.const 7)) (i32.const -1))))");
     let body = format!("{}{}{}", grow("$m1"), grow("$m2"), grow("$m3"));
     let ran = bench.wat(&full(memories, &body), |call| call.limits.memory_bytes = 50 * PAGE).await.ok();
-    assert!(ran.usage.peak_memory_bytes <= 50 * PAGE && ran.usage.peak_memory_bytes > 40 * PAGE);
+    assert!(ran.ended.usage.peak_memory_bytes <= 50 * PAGE && ran.ended.usage.peak_memory_bytes > 40 * PAGE);
 }
 
 #[tokio::test]
@@ -117,7 +117,7 @@ async fn many_calls_share_few_places() {
         let (bench, module) = (bench.clone(), module.clone());
         async move {
             let text = format!("call {index}");
-            let ran = bench.call(&module, |call| call.body = api::invocation::full(text.clone())).await;
+            let ran = bench.call(&module, |call| call.body = text.clone().into()).await;
             assert_eq!(ran.text(), text);
         }
     });

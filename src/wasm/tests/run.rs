@@ -9,14 +9,13 @@ use crate::{
     bench::Bench,
     programs::{ECHO, command, full},
 };
-use api::invocation;
 
 #[tokio::test]
 async fn the_fingerprint_names_engine_compiler_and_interfaces() {
     let print = Bench::new().wasm.fingerprint().await;
     assert!(print.available);
     assert_eq!(print.version, "7.4.2");
-    assert_eq!(print.details["compiler"], "cranelift");
+    assert_eq!(print.details["compiler"], "singlepass, then cranelift");
     assert_eq!(print.details["wasi"], "wasi_snapshot_preview1, wasi_unstable");
 }
 
@@ -60,9 +59,9 @@ async fn output_is_both_result_and_log_and_errors_are_log_alone() {
     assert_eq!(lines, ["stdout: out", "stderr: err"]);
     let outcome = ran.ok();
     assert_eq!(outcome.result, "out\n");
-    assert_eq!(outcome.exit_code, 0);
-    assert!(outcome.usage.wall > Duration::ZERO);
-    assert_eq!(outcome.usage.peak_memory_bytes, 2 * 65_536);
+    assert_eq!(outcome.ended.exit_code, 0);
+    assert!(outcome.ended.usage.wall > Duration::ZERO);
+    assert_eq!(outcome.ended.usage.peak_memory_bytes, 2 * 65_536);
 }
 
 #[tokio::test]
@@ -70,7 +69,7 @@ async fn exit_codes_are_kept_whole() {
     let bench = Bench::new();
     for (code, expected) in [(0, 0), (1, 1), (7, 7), (255, 255), (70_000, 70_000), (-1, -1)] {
         let ran = bench.wat(&command(&format!("(call $proc_exit (i32.const {code}))")), |_| {}).await;
-        assert_eq!(ran.ok().exit_code, expected);
+        assert_eq!(ran.ok().ended.exit_code, expected);
     }
 }
 
@@ -80,7 +79,7 @@ async fn large_input_goes_through_in_order() {
     let input: Vec<u8> = (0..3_000_000u32).flat_map(|number| number.to_le_bytes()).take(3_000_000).collect();
     let pieces: Vec<_> = input.chunks(70_001).map(|piece| Ok(bytes::Bytes::copy_from_slice(piece))).collect();
     let ran = bench.wat(ECHO, |call| {
-        call.body = stream::iter(pieces).boxed();
+        call.body = api::Body::stream(stream::iter(pieces));
         call.limits.stdout_bytes = 4_000_000;
     });
     assert!(ran.await.ok().result == input, "3 MB in 43 pieces come back as they were");
@@ -90,7 +89,7 @@ async fn large_input_goes_through_in_order() {
 async fn an_input_that_breaks_off_ends_the_guest() {
     let bench = Bench::new();
     let broken = stream::iter([Ok("half".into()), Err(std::io::Error::other("connection reset"))]).boxed();
-    let message = bench.wat(ECHO, |call| call.body = broken).await.failed(Reason::Cancelled);
+    let message = bench.wat(ECHO, |call| call.body = api::Body::Stream(broken)).await.failed(Reason::Cancelled);
     assert_eq!(message, "the input broke off: connection reset");
 }
 
@@ -98,7 +97,7 @@ async fn an_input_that_breaks_off_ends_the_guest() {
 async fn an_input_nobody_reads_does_not_keep_the_guest() {
     let bench = Bench::new();
     let endless = stream::repeat_with(|| Ok(vec![0u8; 100_000].into())).boxed();
-    assert_eq!(bench.wat(&command(""), |call| call.body = endless).await.ok().exit_code, 0);
+    assert_eq!(bench.wat(&command(""), |call| call.body = api::Body::Stream(endless)).await.ok().ended.exit_code, 0);
 }
 
 #[tokio::test]
@@ -131,7 +130,7 @@ async fn the_start_function_runs_first_and_may_call_the_host() {
     let bench = Bench::new();
     assert_eq!(bench.wat(&wat, |_| {}).await.text(), "start start ");
     let exits = full("(func $begin (call $proc_exit (i32.const 5))) (start $begin)", "(unreachable)");
-    assert_eq!(bench.wat(&exits, |_| {}).await.ok().exit_code, 5);
+    assert_eq!(bench.wat(&exits, |_| {}).await.ok().ended.exit_code, 5);
     let traps = full("(func $begin (unreachable)) (start $begin)", "");
     bench.wat(&traps, |_| {}).await.failed(Reason::Trap);
 }
@@ -145,28 +144,25 @@ async fn memory_is_fresh_in_every_call() {
          (i32.store (i32.const 100) (i32.const 1)) (global.set $count (i32.const 1))",
     );
     for _ in 0..3 {
-        assert_eq!(bench.wat(&wat, |_| {}).await.ok().exit_code, 0, "nothing is left of the call before");
+        assert_eq!(bench.wat(&wat, |_| {}).await.ok().ended.exit_code, 0, "nothing is left of the call before");
     }
 }
 
 #[tokio::test]
 async fn one_instance_can_be_called_again() {
-    use runtime::{InstanceSpec, Limits, LogBuffer};
+    use runtime::{InstanceSpec, Limits, LogBuffer, Streams};
+    use std::sync::Arc;
     let bench = Bench::new();
     let module = crate::bench::wasm(ECHO);
-    let prepared = bench.wasm.prepare(&bench.artifact(&module), &Limits::default()).await.unwrap();
-    let (sink, _buffer) = LogBuffer::new(std::sync::Arc::new(types::SystemClock::new()), 1000, 1);
-    let spec = InstanceSpec { name: "guest".into(), limits: Limits::default() };
-    let mut instance = bench.wasm.start(&prepared, &spec, sink).await.unwrap();
+    let prepared =
+        bench.wasm.prepare(&bench.artifact(&module), &runtime::Preparation::from(&Limits::default())).await.unwrap();
+    let (sink, _buffer) = LogBuffer::new(Arc::new(types::SystemClock::new()), 1000, 1);
+    let spec = Arc::new(InstanceSpec { name: "guest".into(), ..InstanceSpec::default() });
+    let mut instance = bench.wasm.start(&prepared, &spec).await.unwrap();
     for text in ["one", "two"] {
-        let call = api::Invocation {
-            args: Vec::new(),
-            env: Default::default(),
-            body: invocation::full(text),
-            deadline: Duration::from_secs(20),
-            cancel: Default::default(),
-        };
-        assert_eq!(instance.invoke(call).await.unwrap().result, text);
+        let answer = instance.invoke(api::Invocation::new(text), Streams::logged(sink.clone())).await.unwrap();
+        assert_eq!(answer.result, text);
+        assert!(instance.reusable());
     }
 }
 

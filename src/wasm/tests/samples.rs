@@ -14,7 +14,7 @@ async fn the_samples_in_the_text_format_do_what_they_say() {
     let bench = Bench::new();
     let read = |name: &str| std::fs::read_to_string(samples().join(format!("wat/{name}.wat"))).unwrap();
     assert_eq!(bench.wat(&read("hello"), |_| {}).await.text(), "hello from spear\n");
-    let echo = bench.wat(&read("echo"), |call| call.body = api::invocation::full("over and out")).await;
+    let echo = bench.wat(&read("echo"), |call| call.body = "over and out".into()).await;
     assert_eq!(echo.text(), "over and out");
     assert_eq!(bench.wat(&read("count"), |_| {}).await.text(), "0\n1\n2\n3\n4\n5\n6\n7\n8\n9\n");
     bench.wat(&read("trap"), |_| {}).await.failed(Reason::Trap);
@@ -32,7 +32,7 @@ async fn the_samples_in_c_are_built_by_their_makefile_and_run() {
     let module = |name: &str| std::fs::read(build.join(format!("{name}.wasm"))).unwrap();
     assert_eq!(bench.call(&module("hello"), |_| {}).await.text(), "hello spear wasm\n");
     let text = "line\n".repeat(50_000);
-    let echo = bench.call(&module("echo"), |call| call.body = api::invocation::full(text.clone())).await;
+    let echo = bench.call(&module("echo"), |call| call.body = text.clone().into()).await;
     assert_eq!(echo.text(), text);
     let args = bench
         .call(&module("args"), |call| {
@@ -41,6 +41,6 @@ async fn the_samples_in_c_are_built_by_their_makefile_and_run() {
         })
         .await;
     let outcome = args.ok();
-    assert_eq!(outcome.exit_code, 2);
+    assert_eq!(outcome.ended.exit_code, 2);
     assert_eq!(outcome.result, "argument 1: one\nargument 2: two words\nGREETING: grüezi\n");
 }

@@ -226,6 +226,21 @@ const RUNTIME: &[Key] = &[
     agent("spearlet.runtime.max_memory", Kind::Bytes(65_536, 4 * GIB), "128MiB", "Memory of one guest.")
         .variable(&["SPEARLET_RUNTIME_MAX_MEMORY"])
         .live(),
+    agent(
+        "spearlet.runtime.max_cpu",
+        Kind::Seconds(1, 604_800),
+        "10",
+        "Processor time of one call of a guest; a task may ask for less (cpu_ms).",
+    )
+    .variable(&["SPEARLET_RUNTIME_MAX_CPU"])
+    .live(),
+    agent(
+        "spearlet.runtime.invocations",
+        Kind::Count(1, 100_000),
+        "256",
+        "Calls of functions at a time on this node, beside executions; more are answered 429.",
+    )
+    .variable(&["SPEARLET_RUNTIME_INVOCATIONS"]),
     agent("spearlet.runtime.max_stack", Kind::Bytes(65_536, 64 * MIB), "1MiB", "Stack of one guest.")
         .variable(&["SPEARLET_RUNTIME_MAX_STACK"])
         .live(),
@@ -264,6 +279,101 @@ const RUNTIME: &[Key] = &[
     .variable(&["SPEARLET_RUNTIME_COMPILE_CONCURRENCY"]),
     agent("spearlet.runtime.compile_cache", Kind::Bytes(MIB, 1 << 40), "4GiB", "Compiled modules that are kept.")
         .variable(&["SPEARLET_RUNTIME_COMPILE_CACHE"]),
+];
+
+const FUNCTIONS: &[Key] = &[
+    agent(
+        "spearlet.functions.concurrency",
+        Kind::Count(1, 10_000),
+        "64",
+        "Calls of one function at a time; a task may ask for fewer (concurrency).",
+    )
+    .variable(&["SPEARLET_FUNCTIONS_CONCURRENCY"])
+    .live(),
+    agent(
+        "spearlet.functions.queue",
+        Kind::Count(0, 1_000_000),
+        "256",
+        "Calls of one function that may wait for a place; more are answered 429.",
+    )
+    .variable(&["SPEARLET_FUNCTIONS_QUEUE"])
+    .live(),
+    agent("spearlet.functions.queue_wait", Kind::Seconds(1, 3600), "5", "How long a call may wait for a place.")
+        .variable(&["SPEARLET_FUNCTIONS_QUEUE_WAIT"])
+        .live(),
+    agent(
+        "spearlet.functions.warm_min",
+        Kind::Count(0, 10_000),
+        "0",
+        "Instances of a function that are kept ready once it was called.",
+    )
+    .variable(&["SPEARLET_FUNCTIONS_WARM_MIN"])
+    .live(),
+    agent("spearlet.functions.warm_max", Kind::Count(0, 10_000), "16", "Idle instances of a function that are kept.")
+        .variable(&["SPEARLET_FUNCTIONS_WARM_MAX"])
+        .live(),
+    agent(
+        "spearlet.functions.idle",
+        Kind::Seconds(1, 604_800),
+        "2m",
+        "An instance above warm_min that was idle for so long is given up.",
+    )
+    .variable(&["SPEARLET_FUNCTIONS_IDLE"])
+    .live(),
+    agent(
+        "spearlet.functions.max_uses",
+        Kind::Count(1, 1_000_000_000),
+        "1000000",
+        "Calls after which an instance is replaced.",
+    )
+    .variable(&["SPEARLET_FUNCTIONS_MAX_USES"])
+    .live(),
+];
+
+const POLICY: &[Key] = &[
+    agent(
+        "spearlet.policy.read",
+        Kind::List,
+        "",
+        "Directories below which functions may be granted directories to read (config.grants of a task).",
+    )
+    .variable(&["SPEARLET_POLICY_READ"])
+    .live(),
+    agent("spearlet.policy.write", Kind::List, "", "And below which they may be granted directories to change.")
+        .variable(&["SPEARLET_POLICY_WRITE"])
+        .live(),
+    agent(
+        "spearlet.policy.scratch",
+        Kind::Bytes(0, 1 << 40),
+        "64MiB",
+        "The largest scratch directory that a call may have; 0: none.",
+    )
+    .variable(&["SPEARLET_POLICY_SCRATCH"])
+    .live(),
+    agent(
+        "spearlet.policy.env",
+        Kind::List,
+        "",
+        "Environment variables of the agent that functions may be granted, by name.",
+    )
+    .variable(&["SPEARLET_POLICY_ENV"])
+    .live(),
+    agent(
+        "spearlet.policy.secrets_dir",
+        Kind::Path,
+        "",
+        "Directory of secrets that functions may be granted: each file is one, by its name. Read at the start and on SIGHUP.",
+    )
+    .variable(&["SPEARLET_POLICY_SECRETS_DIR"])
+    .live(),
+    agent(
+        "spearlet.policy.outbound",
+        Kind::List,
+        "",
+        "Hosts that functions may be granted to reach: `host`, `host:port`, or `*`.",
+    )
+    .variable(&["SPEARLET_POLICY_OUTBOUND"])
+    .live(),
 ];
 
 const ARTIFACTS: &[Key] = &[
@@ -327,4 +437,4 @@ const ARTIFACTS: &[Key] = &[
         .variable(&["SPEARLET_MINIO_ALLOW_HTTP"]),
 ];
 
-pub(super) const KEYS: &[&[Key]] = &[IDENTITY, LISTENERS, STORAGE, RUNTIME, ARTIFACTS];
+pub(super) const KEYS: &[&[Key]] = &[IDENTITY, LISTENERS, STORAGE, RUNTIME, FUNCTIONS, POLICY, ARTIFACTS];

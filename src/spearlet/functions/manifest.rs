@@ -1,0 +1,232 @@
+//! What a task says of itself as a function: limits, pooling, grants. All of it stands in `config` of the task.
+//!
+//! ```text
+//!   timeout_ms, cpu_ms, memory_bytes, stdout_bytes, stderr_bytes     its walls, within the node's
+//!   concurrency, queue, queue_wait_ms                                how many calls at once, how many wait, how long
+//!   warm_min, warm_max, idle_ms, max_uses, reuse                     its instances
+//!   compiler                                                         auto, singlepass, cranelift
+//!   grants                                                           JSON: {"fs", "scratch", "env", "secrets", "outbound"}
+//! ```
+//! The node's policy stands above all grants: what it does not allow is an error that names both, never a silent no.
+
+use runtime::{Directory, Grants, InstanceSpec, Limits, PoolSettings, Preparation, Scratch};
+use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use types::{Executable, Fault, Task, id::clip};
+
+use crate::Config;
+
+/// Largest result the node's store can keep, bytes.
+const MOST_RESULT: usize = store::MOST_VALUE - 1024;
+/// Directories that one function may be granted.
+const MOST_DIRECTORIES: usize = 32;
+
+/// What any function of this node may be granted.
+#[derive(Clone, Debug, Default)]
+pub struct Policy {
+    /// Directories of the host below which directories may be granted to be read.
+    pub read: Vec<PathBuf>,
+    /// And to be changed.
+    pub write: Vec<PathBuf>,
+    /// Most bytes of a scratch directory; 0: there are none.
+    pub scratch_bytes: u64,
+    /// Variables of the agent's own environment that may be handed on, by name, with their values.
+    pub env: BTreeMap<String, String>,
+    /// Secrets by name.
+    pub secrets: BTreeMap<String, SecretString>,
+    /// Hosts that may be reached: `host`, `host:port`, `*.domain`, `*`.
+    pub outbound: Vec<String>,
+}
+
+/// A task as a function.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Manifest {
+    pub(crate) executable: Executable,
+    pub(crate) spec: InstanceSpec,
+    pub(crate) pool: PoolSettings,
+    pub(crate) preparation: Preparation,
+    /// Time limit of a call that names none.
+    pub(crate) timeout: Duration,
+    /// Hosts that it may reach, within the policy.
+    pub(crate) outbound: Vec<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Asked {
+    fs: Vec<AskedDirectory>,
+    scratch: Option<AskedScratch>,
+    env: Vec<String>,
+    secrets: BTreeMap<String, String>,
+    outbound: Vec<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AskedDirectory {
+    host: PathBuf,
+    guest: String,
+    #[serde(default)]
+    mode: Mode,
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+enum Mode {
+    #[default]
+    Ro,
+    Rw,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AskedScratch {
+    guest: String,
+    #[serde(default = "default_scratch_bytes")]
+    bytes: u64,
+    #[serde(default = "default_scratch_entries")]
+    entries: u64,
+}
+
+fn default_scratch_bytes() -> u64 {
+    64 << 20
+}
+
+fn default_scratch_entries() -> u64 {
+    4096
+}
+
+impl Manifest {
+    /// Of a task, on this node.
+    ///
+    /// # Errors
+    /// A setting does not parse, or asks for more than the node allows; the field is named.
+    pub(crate) fn of(config: &Config, task: &Task) -> Result<Self, Fault> {
+        let nothing = || Fault::invalid_field("executable", "the task has nothing to run");
+        let executable = task.executable.clone().ok_or_else(nothing)?;
+        let limits = limits(config, task)?;
+        let (grants, more_env, outbound) = granted(&config.policy, task)?;
+        let mut env = executable.env.clone();
+        env.extend(more_env);
+        let name = if executable.name.is_empty() { task.name.clone() } else { executable.name.clone() };
+        let compiler = task.config.get("compiler").cloned().unwrap_or_default();
+        let preparation = Preparation { artifact_bytes: limits.artifact_bytes, compiler };
+        let timeout = milliseconds(task, "timeout_ms")?.unwrap_or(config.default_timeout).min(config.max_timeout);
+        let keeps_state = boolean(task, "reuse")?.unwrap_or(false);
+        let spec = InstanceSpec { name, args: executable.args.clone(), env, limits, grants, keeps_state };
+        Ok(Self { executable, spec, pool: pool(config, task)?, preparation, timeout, outbound })
+    }
+}
+
+fn limits(config: &Config, task: &Task) -> Result<Limits, Fault> {
+    let mut limits = config.limits.clone();
+    limits.stdout_bytes = limits.stdout_bytes.min(MOST_RESULT);
+    let narrow = |most: usize, asked: Option<u64>| {
+        asked.map_or(most, |asked| most.min(usize::try_from(asked).unwrap_or(usize::MAX)))
+    };
+    limits.memory_bytes = number(task, "memory_bytes")?.map_or(limits.memory_bytes, |it| it.min(limits.memory_bytes));
+    limits.stdout_bytes = narrow(limits.stdout_bytes, number(task, "stdout_bytes")?);
+    limits.stderr_bytes = narrow(limits.stderr_bytes, number(task, "stderr_bytes")?);
+    limits.cpu = milliseconds(task, "cpu_ms")?.map_or(limits.cpu, |asked| asked.min(limits.cpu));
+    // A call may ask for more than its task says, and for no more than this.
+    limits.wall = config.max_timeout;
+    Ok(limits)
+}
+
+fn pool(config: &Config, task: &Task) -> Result<PoolSettings, Fault> {
+    let most = &config.functions;
+    let count = |key: &str, usual: usize, most: usize| -> Result<usize, Fault> {
+        let asked = number(task, key)?.map(|number| usize::try_from(number).unwrap_or(usize::MAX));
+        Ok(asked.map_or(usual, |asked| asked.min(most)))
+    };
+    let concurrency = count("concurrency", most.concurrency, most.concurrency)?;
+    let warm_max = count("warm_max", most.warm_max.min(concurrency), concurrency)?;
+    Ok(PoolSettings {
+        concurrency,
+        queue: count("queue", most.queue, most.queue)?,
+        queue_wait: milliseconds(task, "queue_wait_ms")?.unwrap_or(most.queue_wait).min(config.max_timeout),
+        warm_min: count("warm_min", most.warm_min, warm_max)?.min(warm_max),
+        warm_max,
+        idle: milliseconds(task, "idle_ms")?.unwrap_or(most.idle),
+        uses: number(task, "max_uses")?.unwrap_or(most.uses),
+    })
+}
+
+/// Grants, variables beside those of the task, and hosts.
+fn granted(policy: &Policy, task: &Task) -> Result<(Grants, BTreeMap<String, String>, Vec<String>), Fault> {
+    let Some(text) = task.config.get("grants") else { return Ok(Default::default()) };
+    let wrong = |detail: String| Fault::invalid_field("config.grants", detail);
+    let asked: Asked = serde_json::from_str(text).map_err(|error| wrong(clip(&error.to_string())))?;
+    if asked.fs.len() > MOST_DIRECTORIES {
+        return Err(wrong(format!("fs: {} directories; at most {MOST_DIRECTORIES}", asked.fs.len())));
+    }
+    let mut grants = Grants::default();
+    for directory in asked.fs {
+        let host = below(policy, &directory).map_err(wrong)?;
+        grants.directories.push(Directory { host, guest: directory.guest, writable: directory.mode == Mode::Rw });
+    }
+    if let Some(AskedScratch { guest, bytes, entries }) = asked.scratch {
+        let most = policy.scratch_bytes;
+        if bytes > most {
+            return Err(wrong(format!("scratch: {bytes} bytes; this node allows {most} (policy.scratch_bytes)")));
+        }
+        grants.scratch = Some(Scratch { guest, bytes, entries });
+    }
+    let mut env = BTreeMap::new();
+    for name in asked.env {
+        let missing = || wrong(format!("env: {} is not handed on by this node (policy.env)", clip(&name)));
+        env.insert(name.clone(), policy.env.get(&name).ok_or_else(missing)?.clone());
+    }
+    for (name, secret) in asked.secrets {
+        let missing = || wrong(format!("secrets: this node has no secret {} (policy.secrets)", clip(&secret)));
+        env.insert(name, policy.secrets.get(&secret).ok_or_else(missing)?.expose_secret().to_owned());
+    }
+    for host in &asked.outbound {
+        if !policy.outbound.iter().any(|allowed| allowed == "*" || allowed == host) {
+            return Err(wrong(format!("outbound: {} is not allowed by this node (policy.outbound)", clip(host))));
+        }
+    }
+    Ok((grants, env, asked.outbound))
+}
+
+/// The directory as it really lies, if the policy allows it: links are followed first.
+fn below(policy: &Policy, asked: &AskedDirectory) -> Result<PathBuf, String> {
+    let shown = asked.host.display();
+    if !asked.host.is_absolute() {
+        return Err(format!("fs: {shown} is not an absolute path"));
+    }
+    let real = asked.host.canonicalize().map_err(|error| format!("fs: {shown}: {}", error.kind()))?;
+    let within =
+        |roots: &[PathBuf]| roots.iter().any(|root| root.canonicalize().is_ok_and(|root| real.starts_with(root)));
+    let allowed = within(&policy.write) || (asked.mode == Mode::Ro && within(&policy.read));
+    match asked.mode {
+        _ if allowed => Ok(real),
+        Mode::Ro => Err(format!("fs: {shown} is not below a directory that this node grants (policy.read)")),
+        Mode::Rw => Err(format!("fs: {shown} is not below a directory that this node lets be changed (policy.write)")),
+    }
+}
+
+fn milliseconds(task: &Task, key: &str) -> Result<Option<Duration>, Fault> {
+    Ok(number(task, key)?.map(Duration::from_millis))
+}
+
+fn boolean(task: &Task, key: &str) -> Result<Option<bool>, Fault> {
+    let Some(text) = task.config.get(key) else { return Ok(None) };
+    let wrong =
+        |_| Fault::invalid_field(format!("config.{key}"), format!("{:?} is neither true nor false", clip(text)));
+    text.trim().parse().map(Some).map_err(wrong)
+}
+
+fn number(task: &Task, key: &str) -> Result<Option<u64>, Fault> {
+    let Some(text) = task.config.get(key) else { return Ok(None) };
+    let none_needed = matches!(key, "queue" | "warm_min" | "warm_max");
+    match text.trim().parse::<u64>() {
+        Ok(0) if none_needed => Ok(Some(0)),
+        Ok(0) | Err(_) => {
+            let detail = format!("{:?} is not a whole number above 0", clip(text));
+            Err(Fault::invalid_field(format!("config.{key}"), detail))
+        }
+        Ok(number) => Ok(Some(number)),
+    }
+}
