@@ -55,6 +55,10 @@ use runtime::{Artifact, Fingerprint, Instance, InstanceSpec, InvokeError, Prepar
 use supervise::Scope;
 
 pub use compile::{COMPILE_COMMAND, CompileArgs, compile_child};
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub use host::fuzzing;
+
 pub use engine::{Compiler, version as engine_version};
 pub use scan::{Facts, scan};
 

@@ -167,6 +167,14 @@ impl Table {
         self.open.get_mut(&fd).ok_or(Errno::Badf)
     }
 
+    /// The same, to be looked at.
+    ///
+    /// # Errors
+    /// `BADF`.
+    pub(crate) fn look(&self, fd: u32) -> Result<&Descriptor, Errno> {
+        self.open.get(&fd).ok_or(Errno::Badf)
+    }
+
     /// Is there room for one more?
     ///
     /// # Errors

@@ -18,6 +18,7 @@ use crate::{
     watchdog::{Cpu, Until, Watchdog},
 };
 mod cancel;
+mod driven;
 mod files;
 mod paths;
 mod quota;
@@ -146,6 +147,10 @@ impl Bench {
     fn vector(&self, at: u32, address: u32, length: u32) {
         self.write(at, &address.to_le_bytes());
         self.write(at + 4, &length.to_le_bytes());
+    }
+
+    fn process(&mut self) -> &mut Process {
+        self.env.as_mut(&mut self.store).process.as_mut().unwrap()
     }
 
     /// Ends it: what it wrote to stdout, and its log.

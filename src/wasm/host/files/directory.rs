@@ -11,7 +11,7 @@ use std::{io, sync::Arc};
 use super::{Times, Tree, filestat, quota};
 use crate::host::{
     Answer, Call, Errno,
-    descriptor::{What, rights},
+    descriptor::{Table, What, rights},
 };
 
 /// Longest path, as most systems have it.
@@ -33,8 +33,8 @@ pub(super) fn path(call: &Call<'_>, address: u32, length: u32) -> Result<String,
 }
 
 /// The directory behind a descriptor, if it has these rights and its tree allows them.
-pub(super) fn directory<'a>(call: &'a mut Call<'_>, fd: u32, wanted: u64) -> Result<(&'a Dir, &'a Arc<Tree>), Errno> {
-    let descriptor = call.process.descriptor(fd)?;
+pub(super) fn directory(table: &Table, fd: u32, wanted: u64) -> Result<(&Dir, &Arc<Tree>), Errno> {
+    let descriptor = table.look(fd)?;
     let What::Directory(open) = &descriptor.what else { return Err(Errno::Badf) };
     descriptor.need(wanted)?;
     if wanted & rights::CHANGING != 0 && !open.tree.writable {
@@ -61,7 +61,7 @@ fn without_slash(path: &str) -> &str {
 
 pub(crate) fn path_create_directory(call: &mut Call<'_>, fd: u32, at: u32, length: u32) -> Answer {
     let path = path(call, at, length)?;
-    let (dir, tree) = directory(call, fd, rights::PATH_CREATE_DIRECTORY)?;
+    let (dir, tree) = directory(call.process.descriptors(), fd, rights::PATH_CREATE_DIRECTORY)?;
     Ok(quota::named(tree.ledger().as_deref_mut(), || dir.create_dir(without_slash(&path)))?)
 }
 
@@ -77,7 +77,7 @@ pub(crate) fn path_filestat_get<const SIZE: usize>(
     if look > LOOKUP_FLAGS {
         return Err(Errno::Inval.into());
     }
-    let (dir, _) = directory(call, fd, rights::PATH_FILESTAT_GET)?;
+    let (dir, _) = directory(call.process.descriptors(), fd, rights::PATH_FILESTAT_GET)?;
     // A link in front of a slash is followed in any case.
     let follow = look & FOLLOW != 0 || asks_for_directory(&path);
     let metadata = if follow { dir.metadata(&path)? } else { dir.symlink_metadata(&path)? };
@@ -100,7 +100,7 @@ pub(crate) fn path_filestat_set_times(
     if look > LOOKUP_FLAGS {
         return Err(Errno::Inval.into());
     }
-    let (dir, _) = directory(call, fd, rights::PATH_FILESTAT_SET_TIMES)?;
+    let (dir, _) = directory(call.process.descriptors(), fd, rights::PATH_FILESTAT_SET_TIMES)?;
     // No file is opened for it, which could wait: the last part of the path, free of links by now or itself the
     // link that is meant, is a plain name in a directory that was found inside.
     let path = if look & FOLLOW != 0 {
@@ -139,19 +139,15 @@ pub(crate) fn path_link(
     new_at: u32,
     new_length: u32,
 ) -> Answer {
-    let (source, source_tree) = clone(directory(call, fd, rights::PATH_LINK_SOURCE)?)?;
-    directory(call, to, rights::PATH_LINK_TARGET)?;
     let (old, new) = (path(call, at, length)?, path(call, new_at, new_length)?);
-    let (target, tree) = directory(call, to, rights::PATH_LINK_TARGET)?;
+    let table = call.process.descriptors();
+    let (source, source_tree) = directory(table, fd, rights::PATH_LINK_SOURCE)?;
+    let (target, tree) = directory(table, to, rights::PATH_LINK_TARGET)?;
     if look != 0 {
         return Err(Errno::Inval.into());
     }
-    one_account(&source_tree, tree)?;
+    one_account(source_tree, tree)?;
     Ok(quota::named(tree.ledger().as_deref_mut(), || source.hard_link(&old, target, &new))?)
-}
-
-fn clone((dir, tree): (&Dir, &Arc<Tree>)) -> Result<(Dir, Arc<Tree>), Errno> {
-    Ok((dir.try_clone()?, tree.clone()))
 }
 
 /// Bytes cannot move from one account to another.
@@ -170,7 +166,7 @@ pub(crate) fn path_readlink(
 ) -> Answer {
     let path = path(call, at, length)?;
     call.memory.check(out, 4)?;
-    let (dir, _) = directory(call, fd, rights::PATH_READLINK)?;
+    let (dir, _) = directory(call.process.descriptors(), fd, rights::PATH_READLINK)?;
     let target = dir.read_link(&path)?.into_os_string().into_string().map_err(|_| Errno::Ilseq)?;
     let shown = target.as_bytes().get(..size as usize).unwrap_or(target.as_bytes());
     call.memory.write(buffer, shown)?;
@@ -179,7 +175,7 @@ pub(crate) fn path_readlink(
 
 pub(crate) fn path_remove_directory(call: &mut Call<'_>, fd: u32, at: u32, length: u32) -> Answer {
     let path = path(call, at, length)?;
-    let (dir, tree) = directory(call, fd, rights::PATH_REMOVE_DIRECTORY)?;
+    let (dir, tree) = directory(call.process.descriptors(), fd, rights::PATH_REMOVE_DIRECTORY)?;
     let mut ledger = tree.ledger();
     dir.remove_dir(without_slash(&path))?;
     if let Some(ledger) = &mut ledger {
@@ -197,11 +193,11 @@ pub(crate) fn path_rename(
     new_at: u32,
     new_length: u32,
 ) -> Answer {
-    let (source, source_tree) = clone(directory(call, fd, rights::PATH_RENAME_SOURCE)?)?;
-    directory(call, to, rights::PATH_RENAME_TARGET)?;
     let (old, new) = (path(call, at, length)?, path(call, new_at, new_length)?);
-    let (target, tree) = directory(call, to, rights::PATH_RENAME_TARGET)?;
-    one_account(&source_tree, tree)?;
+    let table = call.process.descriptors();
+    let (source, source_tree) = directory(table, fd, rights::PATH_RENAME_SOURCE)?;
+    let (target, tree) = directory(table, to, rights::PATH_RENAME_TARGET)?;
+    one_account(source_tree, tree)?;
     let mut ledger = tree.ledger();
     let moved = source.symlink_metadata(without_slash(&old)).ok();
     let replaced = target.symlink_metadata(without_slash(&new));
@@ -220,15 +216,14 @@ pub(crate) fn path_rename(
 }
 
 pub(crate) fn path_symlink(call: &mut Call<'_>, at: u32, length: u32, fd: u32, new_at: u32, new_length: u32) -> Answer {
-    directory(call, fd, rights::PATH_SYMLINK)?;
     let (target, link) = (path(call, at, length)?, path(call, new_at, new_length)?);
-    let (dir, tree) = directory(call, fd, rights::PATH_SYMLINK)?;
+    let (dir, tree) = directory(call.process.descriptors(), fd, rights::PATH_SYMLINK)?;
     Ok(quota::named(tree.ledger().as_deref_mut(), || DirExt::symlink(dir, &target, &link))?)
 }
 
 pub(crate) fn path_unlink_file(call: &mut Call<'_>, fd: u32, at: u32, length: u32) -> Answer {
     let path = path(call, at, length)?;
-    let (dir, tree) = directory(call, fd, rights::PATH_UNLINK_FILE)?;
+    let (dir, tree) = directory(call.process.descriptors(), fd, rights::PATH_UNLINK_FILE)?;
     let mut ledger = tree.ledger();
     let gone = dir.symlink_metadata(&path).ok();
     dir.remove_file(&path)?;

@@ -24,14 +24,12 @@ pub(crate) use directory::{
 pub(crate) use file::{OpenFile, Place};
 pub(crate) use open::path_open;
 pub(crate) use quota::{Ledger, Quota};
+use read_dir::Reading;
 pub(crate) use read_dir::fd_readdir;
 pub(crate) use stat::{Times, filestat};
 
 use cap_std::fs::Dir;
-use std::{
-    os::fd::OwnedFd,
-    sync::{Arc, MutexGuard},
-};
+use std::sync::{Arc, MutexGuard};
 
 use super::{
     Errno,
@@ -61,13 +59,13 @@ pub(crate) struct OpenDirectory {
     pub(crate) tree: Arc<Tree>,
     /// The name that it was granted under, if it was granted itself.
     pub(crate) preopen: Option<Vec<u8>>,
-    /// What its names are read through, once they are.
-    reader: Option<OwnedFd>,
+    /// How far its names were read, once they are.
+    reading: Option<Reading>,
 }
 
 impl OpenDirectory {
     fn new(dir: Dir, tree: Arc<Tree>, preopen: Option<Vec<u8>>) -> Self {
-        Self { dir, tree, preopen, reader: None }
+        Self { dir, tree, preopen, reading: None }
     }
 
     /// Puts its names on the disk.

@@ -74,7 +74,8 @@ pub(crate) fn path_open(
     wanted |= if flags & CREATE != 0 { rights::PATH_CREATE_FILE } else { 0 };
     wanted |= if flags & TRUNCATE != 0 { rights::PATH_FILESTAT_SET_SIZE } else { 0 };
     let handed_down = call.process.descriptor(fd)?.inheriting;
-    let (dir, tree) = directory(call, fd, wanted)?;
+    let room = call.process.descriptors().room();
+    let (dir, tree) = directory(call.process.descriptors(), fd, wanted)?;
     if asked & !handed_down != 0 {
         return Err(Errno::Notcapable.into());
     }
@@ -89,9 +90,8 @@ pub(crate) fn path_open(
     // Nothing asked for: it is opened to be looked at.
     let read = asked & rights::FD_READ != 0 || !written;
     let how = Opening { follow: look & FOLLOW != 0, flags, read, write };
-    let (dir, tree) = (dir.try_clone()?, tree.clone());
-    call.process.descriptors().room()?;
-    let what = open(&dir, &tree, &path, how)?;
+    room?;
+    let what = open(dir, tree, &path, how)?;
     let descriptor = if let What::File(_) = what {
         let unused = if read { 0 } else { rights::FD_READ } | if written { 0 } else { rights::FD_WRITE };
         let flags = u16::try_from(fd_flags).map_err(|_| Errno::Inval)?;

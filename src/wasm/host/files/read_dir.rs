@@ -1,9 +1,12 @@
 //! `fd_readdir`: the names in a directory, from a cookie on.
 //!
 //! An entry: the next cookie u64, inode u64 at 8, length of the name u32 at 16, type u8 at 20; then the name. What
-//! does not fit is cut, which tells the caller to come again with a larger buffer. `.` and `..` come first: cookies 0
-//! and 1 stand for them, and all others are the system's own, plus 2. So nothing is kept between two calls, and what
-//! happens to a directory meanwhile shows as it does in any program.
+//! does not fit is cut, which tells the caller to come again with a larger buffer.
+//!
+//! The system's own cookies mean a place whatever happens to the directory meanwhile, but they need all 64 bits, and
+//! `telldir` of the C library keeps 32. So the guest's count: 0 is `.`, 1 is `..`, and from 2 on they number the names as
+//! they are read. [`Reading`] knows the system's cookie of each name in the last answer, which is where every program
+//! goes on, also one that removes what it has read; and of every so many others, for those that go back.
 
 use cap_std::fs::{Dir, MetadataExt};
 use rustix::{
@@ -16,7 +19,7 @@ use std::{
 };
 
 use crate::host::{
-    Answer, Call, Errno,
+    Answer, Call, End, Errno,
     descriptor::{What, rights},
     memory::put,
 };
@@ -26,9 +29,71 @@ const HEAD: usize = 24;
 const MOST_BYTES: u32 = 256 * 1024;
 /// Bytes asked of the system at a time: what one entry may need, and enough that asking costs little.
 const BATCH: std::ops::RangeInclusive<usize> = 1024..=(32 * 1024);
+/// Names between two places that are kept, at first.
+const SPACING: u64 = 64;
+/// Places that are kept; of more every second is forgotten.
+const MOST_MARKS: usize = 1 << 14;
 
 /// `filetype` of preview 1.
 const DIRECTORY: u8 = 3;
+
+/// Where the reading of a directory is.
+#[derive(Debug)]
+pub(crate) struct Reading {
+    reader: OwnedFd,
+    /// The number of the first name of the last answer.
+    first: u64,
+    /// Where the system has the names from there on, and the one behind them.
+    recent: Vec<u64>,
+    /// Where it has every [`Reading::spacing`]th.
+    marks: Vec<u64>,
+    spacing: u64,
+}
+
+impl Reading {
+    fn new(reader: OwnedFd) -> Self {
+        Self { reader, first: 0, recent: Vec::new(), marks: vec![0], spacing: SPACING }
+    }
+
+    /// Begins at a name: the system's cookie from which it can be reached, and how many names lie between.
+    fn begin(&mut self, number: u64) -> (u64, u64) {
+        let kept = number.checked_sub(self.first).and_then(|at| self.recent.get(usize::try_from(at).ok()?));
+        let place = match kept {
+            _ if number == 0 => {
+                // From the beginning everything may be different.
+                (self.marks, self.spacing) = (vec![0], SPACING);
+                (0, 0)
+            }
+            Some(cookie) => (*cookie, 0),
+            None => {
+                let mark = (number / self.spacing).min(self.marks.len() as u64 - 1);
+                let cookie = usize::try_from(mark).ok().and_then(|mark| self.marks.get(mark)).copied();
+                (cookie.unwrap_or(0), number - mark * self.spacing)
+            }
+        };
+        self.first = number;
+        self.recent.clear();
+        place
+    }
+
+    /// Keeps where the system has a name.
+    fn at(&mut self, number: u64, cookie: u64) {
+        if number >= self.first {
+            self.recent.push(cookie);
+        }
+        if number == self.marks.len() as u64 * self.spacing {
+            self.marks.push(cookie);
+        }
+        if self.marks.len() > MOST_MARKS {
+            let mut index = 0;
+            self.marks.retain(|_| {
+                index += 1;
+                index % 2 == 1
+            });
+            self.spacing *= 2;
+        }
+    }
+}
 
 /// An answer that is being put together.
 struct Listing {
@@ -73,51 +138,57 @@ pub(crate) fn fd_readdir(call: &mut Call<'_>, fd: u32, buffer: u32, length: u32,
     Ok(call.memory.write_u32(out, u32::try_from(listing.bytes.len()).map_err(|_| Errno::Overflow)?)?)
 }
 
-/// All other names, from one of the system's cookies on.
-fn rest(call: &mut Call<'_>, fd: u32, cookie: u64, listing: &mut Listing) -> Answer {
+/// All other names, from this one on.
+fn rest(call: &mut Call<'_>, fd: u32, wanted: u64, listing: &mut Listing) -> Answer {
     let control = call.control().clone();
     let What::Directory(open) = &mut call.process.descriptor(fd)?.what else { return Err(Errno::Badf.into()) };
-    let reader = match &open.reader {
-        Some(reader) => reader,
+    let reading = match &mut open.reading {
+        Some(reading) => reading,
         None => match reader(&open.dir) {
-            Ok(reader) => open.reader.insert(reader),
+            Ok(reader) => open.reading.insert(Reading::new(reader)),
             // It was removed while it was open.
             Err(Errno::Noent) => return Ok(()),
             Err(error) => return Err(error.into()),
         },
     };
-    match seek(reader, SeekFrom::Start(cookie)) {
-        Ok(_) => {}
-        // No cookie that the system ever gave: there is nothing behind it.
-        Err(System::INVAL | System::OVERFLOW) => return Ok(()),
-        Err(error) => return Err(Errno::from(error).into()),
-    }
+    let (mut cookie, between) = reading.begin(wanted);
+    let mut number = wanted - between;
+    let reader = reading.reader.try_clone().map_err(Errno::from)?;
+    seek(&reader, SeekFrom::Start(cookie)).map_err(Errno::from)?;
     let mut batch = vec![MaybeUninit::uninit(); (2 * listing.room).clamp(*BATCH.start(), *BATCH.end())];
-    let mut entries = RawDir::new(reader, &mut batch);
+    let mut entries = RawDir::new(&reader, &mut batch);
     loop {
         if entries.is_buffer_empty() && control.is_stopped() {
-            return Err(crate::host::End::Stopped.into());
+            return Err(End::Stopped.into());
         }
         let entry = match entries.next() {
-            None | Some(Err(System::NOENT)) => return Ok(()),
+            None | Some(Err(System::NOENT)) => break,
             Some(Err(error)) => return Err(Errno::from(error).into()),
             Some(Ok(entry)) => entry,
         };
-        let name = entry.file_name().to_bytes();
+        let (at, name) = (cookie, entry.file_name().to_bytes());
+        cookie = entry.next_entry_cookie();
         // Names that are not UTF-8 could not be opened by this interface.
         if name == b"." || name == b".." || std::str::from_utf8(name).is_err() {
             continue;
         }
+        reading.at(number, at);
+        number += 1;
+        if number <= wanted {
+            continue;
+        }
         let kind = match entry.file_type() {
             // Some file systems do not say.
-            FileType::Unknown => statat(reader, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW)
+            FileType::Unknown => statat(&reader, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW)
                 .map_or(FileType::Unknown, |stat| FileType::from_raw_mode(stat.st_mode)),
             known => known,
         };
-        if !listing.push(entry.next_entry_cookie().saturating_add(2), entry.ino(), file_type(kind), name) {
-            return Ok(());
+        if !listing.push(number + 2, entry.ino(), file_type(kind), name) {
+            break;
         }
     }
+    reading.at(number, cookie);
+    Ok(())
 }
 
 /// A directory once more, so that its names can be read.
@@ -137,3 +208,6 @@ fn file_type(kind: FileType) -> u8 {
         FileType::Fifo | FileType::Unknown => 0,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -50,7 +50,7 @@ fn with_file(dir: &std::path::Path) -> (Bench, Arc<Tree>) {
     let mut bench = Bench::new(|start| start.grants = vec![Grant { name: "/".to_owned(), dir: granted, tree }]);
     bench.write(100, b"file");
     assert_eq!(bench.call("path_open", &[3, 0, 100, 4, 1, rights::FILE, 0, 0, 200]), Ok(0));
-    let tree = match &bench.env.as_mut(&mut bench.store).process.as_mut().unwrap().descriptor(3).unwrap().what {
+    let tree = match &bench.process().descriptor(3).unwrap().what {
         What::Directory(open) => open.tree.clone(),
         _ => unreachable!(),
     };

@@ -110,8 +110,7 @@ impl Guest {
         let granted = Dir::open_ambient_dir(dir, ambient_authority()).unwrap();
         let tree = Tree { writable: true, quota: Some(Quota::new(BYTES, ENTRIES)) };
         let mut bench = Bench::new(|start| start.grants = vec![Grant { name: "/".to_owned(), dir: granted, tree }]);
-        let process = bench.env.as_mut(&mut bench.store).process.as_mut().unwrap();
-        let What::Directory(open) = &process.descriptor(3).unwrap().what else { unreachable!() };
+        let What::Directory(open) = &bench.process().descriptor(3).unwrap().what else { unreachable!() };
         let tree = open.tree.clone();
         Self { bench, tree }
     }
@@ -167,7 +166,7 @@ impl Guest {
 
     /// Lengths of the files that it has open, by inode.
     fn open(&mut self) -> BTreeMap<u64, u64> {
-        let process = self.bench.env.as_mut(&mut self.bench.store).process.as_mut().unwrap();
+        let process = self.bench.process();
         let mut files = BTreeMap::new();
         for fd in 0..64 {
             if let Ok(descriptor) = process.descriptor(fd)
