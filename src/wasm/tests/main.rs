@@ -4,6 +4,7 @@
 mod bench;
 mod compile;
 mod hostile;
+mod isolation;
 mod kill;
 mod limits;
 mod programs;
