@@ -133,7 +133,8 @@ async fn near_the_end(fields: &str, last: &str, expected: &[&str], deadline: Opt
                 Err(error) => format!("{:?}: {error}", error.reason),
             };
             let exhausted = ended.contains("call stack exhausted");
-            let which = expected.iter().position(|part| ended.contains(part)).or(exhausted.then_some(expected.len()));
+            let which =
+                expected.iter().position(|part| ended.contains(part)).or_else(|| exhausted.then_some(expected.len()));
             seen[which.unwrap_or_else(|| panic!("{compiler}, {depth} of {deepest}: {ended}"))] += 1;
             // Another thread than the one that trapped must not meet a lock that is never given back.
             let error = dive(&mut shallow, 1, Some(Duration::from_secs(10))).await.unwrap_err();

@@ -248,7 +248,7 @@ async fn alternate(compiler: &str, grants: Grants, calls: usize) {
         bytes.extend_from_slice(b"\0\x03\x02x\0");
         bytes
     });
-    let mut functions = vec![
+    let mut functions = [
         bench.function(&module, compiler, spec(grants.clone())).await.unwrap(),
         bench.function(&module, compiler, spec(grants.clone())).await.unwrap(),
         bench.function(&other, compiler, spec(grants.clone())).await.unwrap(),
