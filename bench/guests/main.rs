@@ -61,7 +61,9 @@ fn main() -> Result<()> {
 
 fn calls(program: &Path, hello: Option<Vec<u8>>) -> Result<()> {
     let mut modules = vec![("echo 128 KiB".to_owned(), wat::parse_str(echo(2))?)];
-    modules.extend([17, 65].map(|pages| (format!("echo {} KiB", pages * 64), wat::parse_str(echo(pages)).unwrap_or_default())));
+    modules.extend(
+        [17, 65].map(|pages| (format!("echo {} KiB", pages * 64), wat::parse_str(echo(pages)).unwrap_or_default())),
+    );
     modules.extend(hello.map(|bytes| ("hello in C".to_owned(), bytes)));
     for (name, module) in &modules {
         let contenders: Vec<Box<dyn Contender>> = vec![
