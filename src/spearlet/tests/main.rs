@@ -189,7 +189,7 @@ async fn grpc_tells_its_health_and_its_services() {
     let node = Node::start(Config::default()).await;
     let mut health = HealthClient::new(node.channel());
     for service in [&""].into_iter().chain(&SERVICES) {
-        let answer = health.check(HealthCheckRequest { service: service.to_owned() }).await.unwrap().into_inner();
+        let answer = health.check(HealthCheckRequest { service: (*service).to_owned() }).await.unwrap().into_inner();
         assert_eq!(answer.status, 1, "{service:?} is serving");
     }
     let unknown = health.check(HealthCheckRequest { service: "no.Such".to_owned() }).await.unwrap_err();
