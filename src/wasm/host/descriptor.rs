@@ -92,6 +92,9 @@ pub(crate) mod rights {
         | PATH_UNLINK_FILE;
 }
 
+/// All of `fdflags`.
+pub(crate) const ALL_FLAGS: u32 = 31;
+
 /// Which stream a descriptor is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stream {
@@ -164,14 +167,28 @@ impl Table {
         self.open.get_mut(&fd).ok_or(Errno::Badf)
     }
 
+    /// The same, to be looked at.
+    ///
+    /// # Errors
+    /// `BADF`.
+    pub(crate) fn look(&self, fd: u32) -> Result<&Descriptor, Errno> {
+        self.open.get(&fd).ok_or(Errno::Badf)
+    }
+
+    /// Is there room for one more?
+    ///
+    /// # Errors
+    /// `MFILE`.
+    pub(crate) fn room(&self) -> Result<(), Errno> {
+        if self.open.len() < self.most { Ok(()) } else { Err(Errno::Mfile) }
+    }
+
     /// Under the lowest number that is free.
     ///
     /// # Errors
     /// `MFILE` when there are enough.
     pub(crate) fn add(&mut self, descriptor: Descriptor) -> Result<u32, Errno> {
-        if self.open.len() >= self.most {
-            return Err(Errno::Mfile);
-        }
+        self.room()?;
         let free = (0..).find(|number| !self.open.contains_key(number)).ok_or(Errno::Mfile)?;
         self.open.insert(free, descriptor);
         Ok(free)
@@ -195,13 +212,5 @@ impl Table {
         }
         let moved = self.close(from)?;
         Ok(self.open.insert(to, moved))
-    }
-
-    /// Regular files that are open.
-    pub(crate) fn files(&self) -> impl Iterator<Item = &OpenFile> {
-        self.open.values().filter_map(|descriptor| match &descriptor.what {
-            What::File(file) => Some(file),
-            _ => None,
-        })
     }
 }

@@ -1,9 +1,12 @@
 //! What begins with a descriptor: reading, writing, its place, what it is.
+//!
+//! A file is read and written in pieces, and between two of them a stop is looked for: a call moves as much as its
+//! vectors ask for, up to [`MOST_BYTES`], because not every program calls again when it got less.
 
 use super::{
     Answer, Call, Errno,
-    descriptor::{Descriptor, Stream, What, rights},
-    files::{Times, Writing, filestat},
+    descriptor::{ALL_FLAGS, Stream, What, rights},
+    files::{OpenFile, Place, Times, filestat},
     memory::{Memory, element, put, u32_at},
 };
 use crate::input::Read;
@@ -11,7 +14,7 @@ use crate::input::Read;
 /// Most vectors in one call, as on Linux.
 const MOST_VECTORS: u32 = 1024;
 /// Most bytes one call moves; the rest is for the next call, as the interface allows.
-const MOST_BYTES: u32 = 256 * 1024;
+const MOST_BYTES: u32 = 64 << 20;
 /// Bytes copied at a time.
 const CHUNK: u32 = 64 * 1024;
 
@@ -21,7 +24,8 @@ const DSYNC: u16 = 2;
 const NONBLOCK: u16 = 4;
 const RSYNC: u16 = 8;
 const SYNC: u16 = 16;
-const ALL_FLAGS: u32 = 31;
+/// What is settled when a file is opened.
+const SYNC_FLAGS: u16 = DSYNC | RSYNC | SYNC;
 
 /// The vectors of a read or write as (address, length), cut to [`MOST_BYTES`] in all.
 fn vectors(memory: &Memory<'_>, base: u32, count: u32) -> Result<Vec<(u32, u32)>, Errno> {
@@ -45,168 +49,206 @@ fn vectors(memory: &Memory<'_>, base: u32, count: u32) -> Result<Vec<(u32, u32)>
     Ok(list)
 }
 
-impl Descriptor {
-    fn writing(&self) -> Writing {
-        let has = |flag: u16| self.flags & flag != 0;
-        Writing { append: has(APPEND), data_sync: has(DSYNC), sync: has(SYNC) || has(RSYNC) }
-    }
-}
-
-/// Hands a piece that was read to the guest.
-fn deliver(memory: &Memory<'_>, vectors: &[(u32, u32)], mut rest: &[u8]) -> Result<(), Errno> {
-    for (address, length) in vectors {
-        let (piece, left) = rest.split_at_checked(*length as usize).unwrap_or((rest, &[]));
-        memory.write(*address, piece)?;
-        rest = left;
-    }
-    Ok(())
+/// The same in pieces of at most a [`CHUNK`]. None at all are one of no bytes: the place may be one where there is
+/// nothing to be read or written.
+fn pieces(vectors: &[(u32, u32)]) -> impl Iterator<Item = (u32, u32)> {
+    let pieces = vectors.iter().flat_map(|(address, length)| {
+        let piece = move |offset: u32| (address.saturating_add(offset), CHUNK.min(length - offset));
+        (0..*length).step_by(CHUNK as usize).map(piece)
+    });
+    pieces.chain(vectors.is_empty().then_some((0, 0)))
 }
 
 fn count(bytes: usize) -> Result<u32, Errno> {
     u32::try_from(bytes).map_err(|_| Errno::Overflow)
 }
 
-/// Vectors and a buffer of their length, at most a chunk.
-fn read_into(call: &Call<'_>, base: u32, vectors_count: u32, out: u32) -> Result<(Vec<(u32, u32)>, Vec<u8>), Errno> {
-    let vectors = vectors(&call.memory, base, vectors_count)?;
-    call.memory.check(out, 4)?;
-    let wanted: u32 = vectors.iter().map(|(_, length)| length).sum();
-    Ok((vectors, vec![0; wanted.min(CHUNK) as usize]))
+/// The regular file behind a descriptor, if it has these rights.
+///
+/// # Errors
+/// `BADF` for all else.
+fn regular<'a>(call: &'a mut Call<'_>, fd: u32, wanted: u64) -> Result<&'a mut OpenFile, Errno> {
+    let descriptor = call.process.descriptor(fd)?;
+    let right = descriptor.need(wanted);
+    match &mut descriptor.what {
+        What::File(file) => right.map(|()| file),
+        _ => Err(Errno::Badf),
+    }
+}
+
+/// As [`regular`], for what has a place.
+///
+/// # Errors
+/// `SPIPE` for a stream that could be read or written so otherwise.
+fn seekable<'a>(call: &'a mut Call<'_>, fd: u32, wanted: u64) -> Result<&'a mut OpenFile, Errno> {
+    let descriptor = call.process.descriptor(fd)?;
+    let way = wanted & (rights::FD_READ | rights::FD_WRITE);
+    if matches!(descriptor.what, What::Stream(_)) {
+        descriptor.need(way)?;
+        return Err(Errno::Spipe);
+    }
+    regular(call, fd, wanted)
 }
 
 pub(crate) fn fd_read(call: &mut Call<'_>, fd: u32, base: u32, vectors_count: u32, out: u32) -> Answer {
-    call.process.descriptor(fd)?.need(rights::FD_READ)?;
-    let (vectors, mut buffer) = read_into(call, base, vectors_count, out)?;
-    if buffer.is_empty() {
-        return Ok(call.memory.write_u32(out, 0)?);
-    }
     let descriptor = call.process.descriptor(fd)?;
-    let nonblocking = descriptor.flags & NONBLOCK != 0;
-    let read = match &mut descriptor.what {
-        What::Directory(_) => return Err(Errno::Isdir.into()),
-        What::File(file) => {
-            let read = file.read_at(&mut buffer, file.position)?;
-            file.position = file.position.saturating_add(read as u64);
-            read
-        }
-        What::Stream(_) => from_input(call, &mut buffer, nonblocking)?,
-    };
-    deliver(&call.memory, &vectors, buffer.get(..read).unwrap_or_default())?;
-    Ok(call.memory.write_u32(out, count(read)?)?)
+    descriptor.need(rights::FD_READ)?;
+    if let What::Stream(_) = descriptor.what {
+        return from_input(call, fd, (base, vectors_count), out);
+    }
+    let mut place = regular(call, fd, rights::FD_READ)?.position;
+    let read = read(call, fd, (base, vectors_count, out), &mut place)?;
+    regular(call, fd, rights::FD_READ)?.position = place;
+    Ok(call.memory.write_u32(out, read)?)
 }
 
-fn from_input(call: &mut Call<'_>, buffer: &mut [u8], nonblocking: bool) -> Answer<usize> {
-    loop {
+pub(crate) fn fd_pread(call: &mut Call<'_>, fd: u32, base: u32, vectors_count: u32, place: u64, out: u32) -> Answer {
+    seekable(call, fd, rights::FD_READ)?;
+    let mut place = place;
+    let read = read(call, fd, (base, vectors_count, out), &mut place)?;
+    Ok(call.memory.write_u32(out, read)?)
+}
+
+/// Reads a file from a place on until the vectors are full or it ends; the place is behind what was read then.
+fn read(
+    call: &mut Call<'_>,
+    fd: u32,
+    (base, vectors_count, out): (u32, u32, u32),
+    place: &mut u64,
+) -> Result<u32, super::Fault> {
+    let vectors = vectors(&call.memory, base, vectors_count)?;
+    call.memory.check(out, 4)?;
+    let (mut done, mut buffer) = (0u32, Vec::new());
+    for (address, length) in pieces(&vectors) {
         call.check()?;
-        match call.control().input.read(buffer) {
-            Read::Bytes(count) => return Ok(count),
-            Read::End => return Ok(0),
+        buffer.resize(length as usize, 0);
+        let read = match regular(call, fd, rights::FD_READ)?.read_at(&mut buffer, *place) {
+            // What came before has been read: that is the answer.
+            Err(_) if done > 0 => break,
+            read => read?,
+        };
+        call.memory.write(address, buffer.get(..read).unwrap_or_default())?;
+        *place = place.saturating_add(read as u64);
+        done += count(read)?;
+        if read < buffer.len() {
+            break;
+        }
+    }
+    Ok(done)
+}
+
+/// Reads what there is of standard input; waits for the first byte.
+fn from_input(call: &mut Call<'_>, fd: u32, (base, vectors_count): (u32, u32), out: u32) -> Answer {
+    let nonblocking = call.process.descriptor(fd)?.flags & NONBLOCK != 0;
+    let vectors = vectors(&call.memory, base, vectors_count)?;
+    call.memory.check(out, 4)?;
+    let wanted: u32 = vectors.iter().map(|(_, length)| length).sum();
+    let mut buffer = vec![0; wanted.min(CHUNK) as usize];
+    let read = loop {
+        call.check()?;
+        if buffer.is_empty() {
+            break 0;
+        }
+        match call.control().input.read(&mut buffer) {
+            Read::Bytes(count) => break count,
+            Read::End => break 0,
             Read::Nothing if nonblocking => return Err(Errno::Again.into()),
             Read::Nothing => {
                 let control = call.control();
                 control.input.wait(None, || control.is_stopped());
             }
         }
+    };
+    let mut rest = buffer.get(..read).unwrap_or_default();
+    for (address, length) in vectors {
+        let (piece, left) = rest.split_at_checked(length as usize).unwrap_or((rest, &[]));
+        call.memory.write(address, piece)?;
+        rest = left;
     }
-}
-
-pub(crate) fn fd_pread(call: &mut Call<'_>, fd: u32, base: u32, vectors_count: u32, place: u64, out: u32) -> Answer {
-    let descriptor = call.process.descriptor(fd)?;
-    seekable(descriptor)?;
-    descriptor.need(rights::FD_READ)?;
-    let (vectors, mut buffer) = read_into(call, base, vectors_count, out)?;
-    let What::File(file) = &call.process.descriptor(fd)?.what else { return Err(Errno::Spipe.into()) };
-    let read = file.read_at(&mut buffer, place)?;
-    deliver(&call.memory, &vectors, buffer.get(..read).unwrap_or_default())?;
     Ok(call.memory.write_u32(out, count(read)?)?)
 }
 
 pub(crate) fn fd_write(call: &mut Call<'_>, fd: u32, base: u32, vectors_count: u32, out: u32) -> Answer {
     let descriptor = call.process.descriptor(fd)?;
     descriptor.need(rights::FD_WRITE)?;
-    let how = descriptor.writing();
-    write(call, fd, (base, vectors_count, out), |file, bytes| {
-        let place = file.place(how)?;
-        let written = file.write_at(bytes, place, how)?;
-        file.position = place.saturating_add(written as u64);
-        Ok(written)
-    })
+    let append = descriptor.flags & APPEND != 0;
+    if let What::Stream(stream) = descriptor.what {
+        return to_output(call, stream, (base, vectors_count), out);
+    }
+    let file = regular(call, fd, rights::FD_WRITE)?;
+    let mut place = if append { file.length()? } else { file.position };
+    let written = write(call, fd, (base, vectors_count, out), &mut place)?;
+    regular(call, fd, rights::FD_WRITE)?.position = place;
+    Ok(call.memory.write_u32(out, written)?)
 }
 
+/// With `append` set it writes to the end, as Linux does.
 pub(crate) fn fd_pwrite(call: &mut Call<'_>, fd: u32, base: u32, vectors_count: u32, place: u64, out: u32) -> Answer {
-    let descriptor = call.process.descriptor(fd)?;
-    seekable(descriptor)?;
-    descriptor.need(rights::FD_WRITE)?;
-    let (how, mut place) = (descriptor.writing(), place);
-    write(call, fd, (base, vectors_count, out), move |file, bytes| {
-        let written = file.write_at(bytes, place, how)?;
-        place = place.saturating_add(written as u64);
-        Ok(written)
-    })
+    seekable(call, fd, rights::FD_WRITE)?;
+    let mut place = place;
+    let written = write(call, fd, (base, vectors_count, out), &mut place)?;
+    Ok(call.memory.write_u32(out, written)?)
 }
 
-/// Copies pieces out of the guest's memory and puts each where it belongs, until one is not taken whole.
+/// Writes to a file from a place on, until something is not taken whole; the place is behind what was written then.
 fn write(
     call: &mut Call<'_>,
     fd: u32,
     (base, vectors_count, out): (u32, u32, u32),
-    mut to_file: impl FnMut(&mut super::files::OpenFile, &[u8]) -> Result<usize, Errno>,
-) -> Answer {
+    place: &mut u64,
+) -> Result<u32, super::Fault> {
     let vectors = vectors(&call.memory, base, vectors_count)?;
     call.memory.check(out, 4)?;
-    let (mut written, mut buffer) = (0u32, Vec::new());
-    'all: for (mut address, mut length) in vectors {
-        while length > 0 {
-            call.check()?;
-            let piece = length.min(CHUNK);
-            buffer.resize(piece as usize, 0);
-            call.memory.read(address, &mut buffer)?;
-            let taken = match &mut call.process.descriptor(fd)?.what {
-                What::Directory(_) => return Err(Errno::Isdir.into()),
-                What::File(file) => match to_file(file, &buffer) {
-                    // What came before has been written: that is the answer.
-                    Err(_) if written > 0 => break 'all,
-                    taken => count(taken?)?,
-                },
-                What::Stream(Stream::Stderr) => {
-                    call.process.write_stderr(&buffer);
-                    piece
-                }
-                What::Stream(_) => {
-                    call.process.write_stdout(&buffer)?;
-                    piece
-                }
-            };
-            written += taken;
-            if taken < piece {
-                break 'all;
-            }
-            address = address.saturating_add(piece);
-            length -= piece;
+    let flags = call.process.descriptor(fd)?.flags;
+    let (mut done, mut buffer) = (0u32, Vec::new());
+    for (address, length) in pieces(&vectors) {
+        call.check()?;
+        buffer.resize(length as usize, 0);
+        call.memory.read(address, &mut buffer)?;
+        let to = if flags & APPEND != 0 { Place::End } else { Place::At(*place) };
+        let (written, end) = match regular(call, fd, rights::FD_WRITE)?.write_at(&buffer, to) {
+            // What came before has been written: that is the answer.
+            Err(_) if done > 0 => break,
+            written => written?,
+        };
+        *place = end;
+        done += count(written)?;
+        if written < buffer.len() {
+            break;
         }
     }
-    Ok(call.memory.write_u32(out, written)?)
+    if flags & SYNC_FLAGS != 0 && done > 0 {
+        regular(call, fd, rights::FD_WRITE)?.sync(flags & SYNC_FLAGS == DSYNC)?;
+    }
+    Ok(done)
+}
+
+fn to_output(call: &mut Call<'_>, stream: Stream, (base, vectors_count): (u32, u32), out: u32) -> Answer {
+    let vectors = vectors(&call.memory, base, vectors_count)?;
+    call.memory.check(out, 4)?;
+    let (mut done, mut buffer) = (0, Vec::new());
+    for (address, length) in pieces(&vectors) {
+        call.check()?;
+        buffer.resize(length as usize, 0);
+        call.memory.read(address, &mut buffer)?;
+        if stream == Stream::Stderr {
+            call.process.write_stderr(&buffer);
+        } else {
+            call.process.write_stdout(&buffer)?;
+        }
+        done += length;
+    }
+    Ok(call.memory.write_u32(out, done)?)
 }
 
 pub(crate) fn fd_close(call: &mut Call<'_>, fd: u32) -> Answer {
-    let closed = call.process.descriptors().close(fd)?;
-    closed_last(call, &closed);
+    call.process.descriptors().close(fd)?;
     Ok(())
-}
-
-/// A file that nothing has open any more and that has no name gives back its room.
-fn closed_last(call: &mut Call<'_>, closed: &Descriptor) {
-    let What::File(file) = &closed.what else { return };
-    if !call.process.descriptors().files().any(|open| open.identity == file.identity) {
-        file.forget();
-    }
 }
 
 /// Puts one descriptor in another's place, which is closed by it.
 pub(crate) fn fd_renumber(call: &mut Call<'_>, from: u32, to: u32) -> Answer {
-    if let Some(closed) = call.process.descriptors().renumber(from, to)? {
-        closed_last(call, &closed);
-    }
+    call.process.descriptors().renumber(from, to)?;
     Ok(())
 }
 
@@ -228,11 +270,16 @@ pub(crate) fn fd_fdstat_get(call: &mut Call<'_>, fd: u32, out: u32) -> Answer {
 
 pub(crate) fn fd_fdstat_set_flags(call: &mut Call<'_>, fd: u32, flags: u32) -> Answer {
     let descriptor = call.process.descriptor(fd)?;
-    if flags > ALL_FLAGS {
-        return Err(Errno::Inval.into());
+    let flags = u16::try_from(flags).ok().filter(|flags| u32::from(*flags) <= ALL_FLAGS).ok_or(Errno::Inval)?;
+    if let What::Directory(_) = descriptor.what {
+        return Err(Errno::Badf.into());
     }
     descriptor.need(rights::FD_FDSTAT_SET_FLAGS)?;
-    descriptor.flags = u16::try_from(flags).map_err(|_| Errno::Inval)?;
+    // Writing as it is can be asked for when a file is opened, and not later.
+    if flags & SYNC_FLAGS & !descriptor.flags != 0 {
+        return Err(Errno::Inval.into());
+    }
+    descriptor.flags = flags;
     Ok(())
 }
 
@@ -257,42 +304,12 @@ pub(crate) fn fd_filestat_get<const SIZE: usize>(call: &mut Call<'_>, fd: u32, o
     Ok(call.memory.write(out, &filestat::<SIZE>(&metadata.map_err(Errno::from)?))?)
 }
 
-/// Has it a place to be moved?
-fn seekable(descriptor: &Descriptor) -> Result<(), Errno> {
-    match descriptor.what {
-        What::Stream(_) => Err(Errno::Spipe),
-        What::Directory(_) => Err(Errno::Isdir),
-        What::File(_) => Ok(()),
-    }
-}
-
-/// A regular file that may be changed or asked so.
-fn regular<'a>(
-    call: &'a mut Call<'_>,
-    fd: u32,
-    wanted: u64,
-    (stream, directory): (Errno, Errno),
-) -> Result<&'a mut super::files::OpenFile, Errno> {
-    let descriptor = call.process.descriptor(fd)?;
-    match descriptor.what {
-        What::Stream(_) => return Err(stream),
-        What::Directory(_) => return Err(directory),
-        What::File(_) => descriptor.need(wanted)?,
-    }
-    match &mut descriptor.what {
-        What::File(file) => Ok(file),
-        _ => Err(Errno::Badf),
-    }
-}
-
-/// `WHENCE` maps the numbers of a version to: from the beginning, from here, from the end.
+/// `whence` is: 0 from the beginning, 1 from here, 2 from the end.
 fn seek(call: &mut Call<'_>, fd: u32, offset: u64, whence: Option<u32>, out: u32) -> Answer {
-    seekable(call.process.descriptor(fd)?)?;
-    let whence = whence.ok_or(Errno::Inval)?;
     // Asking where one is needs less.
-    let wanted = if whence == 1 && offset == 0 { rights::FD_TELL } else { rights::FD_SEEK };
-    let file = regular(call, fd, wanted, (Errno::Spipe, Errno::Isdir))?;
-    let place = file.seek(offset.cast_signed(), whence)?;
+    let wanted = if whence == Some(1) && offset == 0 { rights::FD_TELL } else { rights::FD_SEEK };
+    let file = seekable(call, fd, wanted)?;
+    let place = file.seek(offset.cast_signed(), whence.ok_or(Errno::Inval)?)?;
     Ok(call.memory.write_u64(out, place)?)
 }
 
@@ -306,23 +323,17 @@ pub(crate) fn fd_seek_unstable(call: &mut Call<'_>, fd: u32, offset: u64, whence
 }
 
 pub(crate) fn fd_tell(call: &mut Call<'_>, fd: u32, out: u32) -> Answer {
-    let place = regular(call, fd, rights::FD_TELL, (Errno::Spipe, Errno::Isdir))?.position;
+    let place = seekable(call, fd, rights::FD_TELL)?.position;
     Ok(call.memory.write_u64(out, place)?)
 }
 
 pub(crate) fn fd_advise(call: &mut Call<'_>, fd: u32, offset: u64, length: u64, advice: u32) -> Answer {
-    if advice > 5 {
-        call.process.descriptor(fd)?;
-        return Err(Errno::Inval.into());
-    }
-    if let What::Directory(_) = call.process.descriptor(fd)?.what {
-        return Ok(());
-    }
-    Ok(regular(call, fd, rights::FD_ADVISE, (Errno::Spipe, Errno::Badf))?.advise(offset, length, advice)?)
+    Ok(regular(call, fd, rights::FD_ADVISE)?.advise(offset, length, advice)?)
 }
 
 pub(crate) fn fd_allocate(call: &mut Call<'_>, fd: u32, offset: u64, length: u64) -> Answer {
-    Ok(regular(call, fd, rights::FD_ALLOCATE, (Errno::Spipe, Errno::Isdir))?.allocate(offset, length)?)
+    let control = call.control().clone();
+    Ok(regular(call, fd, rights::FD_ALLOCATE)?.allocate(offset, length, || control.is_stopped())?)
 }
 
 pub(crate) fn fd_sync(call: &mut Call<'_>, fd: u32) -> Answer {
@@ -335,56 +346,45 @@ pub(crate) fn fd_datasync(call: &mut Call<'_>, fd: u32) -> Answer {
 
 fn sync(call: &mut Call<'_>, fd: u32, wanted: u64) -> Answer {
     let descriptor = call.process.descriptor(fd)?;
-    let done = match &descriptor.what {
-        What::Stream(_) => return Err(Errno::Inval.into()),
-        // A name in it is as durable as the disk makes it.
-        What::Directory(_) => return Ok(()),
-        What::File(file) => {
-            descriptor.need(wanted)?;
-            if wanted == rights::FD_SYNC { file.file.sync_all() } else { file.file.sync_data() }
-        }
-    };
-    Ok(done.map_err(Errno::from)?)
+    if let What::Directory(open) = &descriptor.what {
+        descriptor.need(rights::FD_SYNC)?;
+        return Ok(open.sync()?);
+    }
+    Ok(regular(call, fd, wanted)?.sync(wanted == rights::FD_DATASYNC)?)
 }
 
 pub(crate) fn fd_filestat_set_size(call: &mut Call<'_>, fd: u32, size: u64) -> Answer {
-    Ok(regular(call, fd, rights::FD_FILESTAT_SET_SIZE, (Errno::Inval, Errno::Isdir))?.set_length(size)?)
+    Ok(regular(call, fd, rights::FD_FILESTAT_SET_SIZE)?.set_length(size)?)
 }
 
 pub(crate) fn fd_filestat_set_times(call: &mut Call<'_>, fd: u32, access: u64, change: u64, which: u32) -> Answer {
-    let times = Times::new(access, change, which);
+    let times = Times::new(access, change, which)?;
     let descriptor = call.process.descriptor(fd)?;
-    match &descriptor.what {
-        What::Stream(_) => Err(Errno::Inval.into()),
-        What::Directory(open) => {
-            descriptor.need(rights::FD_FILESTAT_SET_TIMES)?;
-            Ok(rustix::fs::futimens(&open.dir, &times?.0).map_err(Errno::from)?)
-        }
-        What::File(file) => {
-            descriptor.need(rights::FD_FILESTAT_SET_TIMES)?;
-            Ok(file.set_times(&times?)?)
-        }
+    if let What::Directory(open) = &descriptor.what {
+        descriptor.need(rights::FD_FILESTAT_SET_TIMES)?;
+        return Ok(open.set_times(&times)?);
     }
+    Ok(regular(call, fd, rights::FD_FILESTAT_SET_TIMES)?.set_times(&times)?)
 }
 
-/// The name of a granted directory; programs stop looking at the first `BADF`.
-fn preopen<'a>(call: &'a mut Call<'_>, fd: u32) -> Result<&'a [u8], Errno> {
+/// The name of a granted directory, or what is answered for all else that is open.
+fn preopen<'a>(call: &'a mut Call<'_>, fd: u32, none: Errno) -> Result<&'a [u8], Errno> {
     match &call.process.descriptor(fd)?.what {
-        What::Directory(open) => open.preopen.as_deref().ok_or(Errno::Badf),
-        _ => Err(Errno::Badf),
+        What::Directory(open) => open.preopen.as_deref().ok_or(none),
+        _ => Err(none),
     }
 }
 
-/// `prestat`: tag 0, a directory; length of its name at 4.
+/// `prestat`: tag 0, a directory; length of its name at 4. Programs stop looking at the first `BADF`.
 pub(crate) fn fd_prestat_get(call: &mut Call<'_>, fd: u32, out: u32) -> Answer {
-    let length = count(preopen(call, fd)?.len())?;
+    let length = count(preopen(call, fd, Errno::Badf)?.len())?;
     let mut stat = [0; 8];
     put(&mut stat, 4, &length.to_le_bytes());
     Ok(call.memory.write(out, &stat)?)
 }
 
 pub(crate) fn fd_prestat_dir_name(call: &mut Call<'_>, fd: u32, path: u32, length: u32) -> Answer {
-    let name = preopen(call, fd)?.to_vec();
+    let name = preopen(call, fd, Errno::Notdir)?.to_vec();
     if (length as usize) < name.len() {
         return Err(Errno::Nametoolong.into());
     }

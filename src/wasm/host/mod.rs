@@ -18,6 +18,8 @@ mod descriptor;
 mod errno;
 mod fd;
 pub(crate) mod files;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod memory;
 mod names;
 mod poll;

@@ -28,6 +28,9 @@ pub(crate) struct Name {
     pub(crate) name: &'static str,
     /// Types of its parameters.
     pub(crate) params: &'static [Kind],
+    /// What they are called here.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) called: &'static [&'static str],
     /// Types of its results.
     pub(crate) results: &'static [Kind],
     /// As `wasi_snapshot_preview1` has it.
@@ -90,6 +93,8 @@ macro_rules! table {
         [$(Name {
             name: stringify!($name),
             params: &[$(kind!($ty)),*],
+            #[cfg(any(test, fuzzing))]
+            called: &[$(stringify!($arg)),*],
             results: &[Kind::I32],
             link: link!(($($arg: $ty),*), $call),
             unstable: table!(@unstable ($($arg: $ty),*), $call, $unstable),
@@ -101,8 +106,15 @@ macro_rules! table {
 }
 
 /// `proc_exit`, the one that answers nothing.
-static EXIT: Name =
-    Name { name: "proc_exit", params: &[Kind::I32], results: &[], link: link_exit, unstable: Some(link_exit) };
+static EXIT: Name = Name {
+    name: "proc_exit",
+    params: &[Kind::I32],
+    #[cfg(any(test, fuzzing))]
+    called: &["code"],
+    results: &[],
+    link: link_exit,
+    unstable: Some(link_exit),
+};
 
 fn link_exit(store: &mut Store, env: &FunctionEnv<Env>) -> Function {
     let run = |_: FunctionEnvMut<'_, Env>, code: u32| -> Result<(), RuntimeError> {

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use super::{
     Answer, Call, Errno,
-    descriptor::{What as Open, rights},
+    descriptor::{Descriptor, What as Open, rights},
     memory::{element, put, u16_at, u32_at, u64_at},
 };
 
@@ -20,6 +20,8 @@ const CLOCK: u8 = 0;
 const READ: u8 = 1;
 const WRITE: u8 = 2;
 const HANGUP: u16 = 1;
+/// `subclockflags`: the timeout is a moment of its clock.
+const ABSOLUTE: u16 = 1;
 
 /// What a subscription waits for.
 enum What {
@@ -57,10 +59,12 @@ pub(crate) fn poll_oneoff<const SIZE: usize>(
     let size = u32::try_from(SIZE).map_err(|_| Errno::Overflow)?;
     call.memory.check(events, count * EVENT_BYTES as u32)?;
     call.memory.check(out, 4)?;
+    // All clocks count from here: two of one length end together.
+    let begun = Instant::now();
     let mut list = Vec::with_capacity(count as usize);
     for index in 0..count {
         let bytes: [u8; SIZE] = call.memory.array(element(subscriptions, index, size)?)?;
-        list.push(parse(call, &bytes)?);
+        list.push(parse(call, &bytes, begun)?);
     }
     let happened = loop {
         call.check()?;
@@ -84,32 +88,41 @@ pub(crate) fn poll_oneoff<const SIZE: usize>(
     Ok(call.memory.write_u32(out, u32::try_from(happened.len()).map_err(|_| Errno::Overflow)?)?)
 }
 
-fn parse(call: &mut Call<'_>, bytes: &[u8]) -> Result<Subscription, Errno> {
+fn parse(call: &mut Call<'_>, bytes: &[u8], begun: Instant) -> Result<Subscription, Errno> {
     let kind = bytes.get(8).copied().unwrap_or(u8::MAX);
     let what = match kind {
         CLOCK => {
             // The extra field of the older layout shifts the rest by its eight bytes.
             let at = bytes.len() - 32;
             let (id, timeout, flags) = (u32_at(bytes, at), u64_at(bytes, at + 8), u16_at(bytes, at + 24));
-            match call.process.clocks.moment(id, timeout, flags & 1 != 0) {
+            if flags > ABSOLUTE {
+                return Err(Errno::Inval);
+            }
+            match call.process.clocks.moment(id, timeout, flags == ABSOLUTE, begun) {
                 Ok(moment) => What::Clock(moment),
                 Err(errno) => What::Known(Err(errno)),
             }
         }
         READ | WRITE => match call.process.descriptor(u32_at(bytes, 16)) {
-            Ok(descriptor)
-                if descriptor.need(if kind == READ { rights::FD_READ } else { rights::FD_WRITE }).is_err() =>
-            {
-                What::Known(Err(Errno::Badf))
-            }
-            // Files are always ready.
-            Ok(descriptor) if kind == READ && matches!(descriptor.what, Open::Stream(_)) => What::Input,
-            Ok(_) => What::Known(Ok(())),
-            _ => What::Known(Err(Errno::Badf)),
+            Ok(descriptor) => descriptor_wanted(descriptor, kind == READ),
+            Err(errno) => What::Known(Err(errno)),
         },
         _ => return Err(Errno::Inval),
     };
     Ok(Subscription { userdata: u64_at(bytes, 0), kind, what })
+}
+
+fn descriptor_wanted(descriptor: &Descriptor, reads: bool) -> What {
+    match descriptor.what {
+        _ if descriptor.need(rights::POLL_FD_READWRITE).is_err() => What::Known(Err(Errno::Notcapable)),
+        Open::Stream(_) if descriptor.need(if reads { rights::FD_READ } else { rights::FD_WRITE }).is_err() => {
+            What::Known(Err(Errno::Badf))
+        }
+        Open::Stream(_) if reads => What::Input,
+        // Files are always ready.
+        Open::Stream(_) | Open::File(_) => What::Known(Ok(())),
+        Open::Directory(_) => What::Known(Err(Errno::Badf)),
+    }
 }
 
 fn look(call: &Call<'_>, wanted: &Subscription, now: Instant) -> Option<Event> {

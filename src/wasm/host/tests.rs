@@ -17,7 +17,11 @@ use crate::{
     memory::Handles,
     watchdog::{Cpu, Until, Watchdog},
 };
+mod cancel;
+mod driven;
 mod files;
+mod paths;
+mod quota;
 
 use runtime::{LogBuffer, Streams};
 use types::{LogLine, SystemClock};
@@ -145,6 +149,10 @@ impl Bench {
         self.write(at + 4, &length.to_le_bytes());
     }
 
+    fn process(&mut self) -> &mut Process {
+        self.env.as_mut(&mut self.store).process.as_mut().unwrap()
+    }
+
     /// Ends it: what it wrote to stdout, and its log.
     fn finish(mut self) -> (Vec<u8>, Vec<LogLine>) {
         let left = self.env.as_mut(&mut self.store).process.take().unwrap().finish(false);
@@ -209,6 +217,21 @@ fn clocks_run_and_unknown_ones_are_refused() {
     for name in ["clock_time_get", "clock_res_get"] {
         assert_eq!(bench.call(name, &[4, 0, 0]), Ok(INVAL));
     }
+}
+
+#[test]
+fn processor_time_is_that_of_the_guest_alone_and_stands_still_while_it_sleeps() {
+    let mut bench = Bench::new(|_| {});
+    let cpu = |bench: &mut Bench, id: u64| {
+        assert_eq!(bench.call("clock_time_get", &[id, 0, 0]), Ok(0));
+        bench.u64(0)
+    };
+    let first = cpu(&mut bench, 2);
+    assert_eq!(first, 0, "what the thread did before is not the guest's");
+    bench.write(100, &clock(false, 1, 50_000_000, 0));
+    assert_eq!(bench.call("poll_oneoff", &[100, 200, 1, 300]), Ok(0));
+    let slept = cpu(&mut bench, 3);
+    assert!(slept > 0 && slept < 50_000_000, "{slept}");
 }
 
 #[test]
@@ -313,7 +336,6 @@ fn rights_can_only_be_given_up() {
 #[test]
 fn what_needs_files_or_sockets_answers_as_for_a_stream() {
     let mut bench = Bench::new(|_| {});
-    let notdir = Errno::Notdir as u32;
     bench.write(0, b"xxxxxxxx");
     for (name, args, answer) in [
         ("fd_seek", &[1, 0, 1, 0][..], Errno::Spipe as u32),
@@ -321,15 +343,22 @@ fn what_needs_files_or_sockets_answers_as_for_a_stream() {
         ("fd_tell", &[1, 0], Errno::Spipe as u32),
         ("fd_prestat_get", &[3, 0], BADF),
         ("fd_prestat_dir_name", &[3, 0, 0], BADF),
+        ("fd_prestat_dir_name", &[1, 0, 0], Errno::Notdir as u32),
         ("path_open", &[3, 0, 0, 1, 0, 0, 0, 0, 0], BADF),
-        ("path_open", &[0, 0, 0, 1, 0, 0, 0, 0, 0], notdir),
-        ("path_unlink_file", &[1, 0, 1], notdir),
-        ("path_symlink", &[0, 1, 2, 0, 1], notdir),
+        ("path_open", &[0, 0, 0, 1, 0, 0, 0, 0, 0], BADF),
+        ("path_unlink_file", &[1, 0, 1], BADF),
+        ("path_symlink", &[0, 1, 2, 0, 1], BADF),
         ("path_symlink", &[0, 1, 7, 0, 1], BADF),
-        ("fd_readdir", &[1, 0, 10, 0, 20], notdir),
+        ("fd_readdir", &[1, 0, 10, 0, 20], BADF),
         ("sock_send", &[1, 0, 1, 0, 0], Errno::Notsock as u32),
         ("sock_accept", &[9, 0, 0], BADF),
-        ("fd_sync", &[1], INVAL),
+        ("fd_sync", &[1], BADF),
+        ("fd_advise", &[1, 0, 0, 0], BADF),
+        ("fd_pread", &[0, 0, 0, 0, 20], Errno::Spipe as u32),
+        ("fd_pread", &[1, 0, 0, 0, 20], BADF),
+        ("fd_pwrite", &[1, 0, 0, 0, 20], Errno::Spipe as u32),
+        ("fd_filestat_set_size", &[1, 0], BADF),
+        ("fd_filestat_set_times", &[1, 0, 0, 0], BADF),
     ] {
         assert_eq!(bench.call(name, args), Ok(answer), "{name}{args:?}");
     }
@@ -401,6 +430,16 @@ async fn poll_tells_of_input_output_and_bad_descriptors() {
 }
 
 #[test]
+fn two_clocks_of_one_length_end_together() {
+    let mut bench = Bench::new(|_| {});
+    for (id, at) in [(0, 0), (1, 48), (1, 96)] {
+        bench.write(at, &clock(false, id, 2_000_000, 0));
+    }
+    assert_eq!(bench.call("poll_oneoff", &[0, 200, 3, 400]), Ok(0));
+    assert_eq!(bench.u32(400), 3);
+}
+
+#[test]
 fn poll_refuses_none_too_many_and_unknown_subscriptions() {
     let mut bench = Bench::new(|_| {});
     for count in [0, 1025, 1_000_000, u64::from(u32::MAX)] {
@@ -408,6 +447,8 @@ fn poll_refuses_none_too_many_and_unknown_subscriptions() {
     }
     bench.write(8, &[77]);
     assert_eq!(bench.call("poll_oneoff", &[0, 100, 1, 200]), Ok(INVAL));
+    bench.write(0, &clock(false, 1, 0, 2));
+    assert_eq!(bench.call("poll_oneoff", &[0, 100, 1, 200]), Ok(INVAL), "no such flag");
 }
 
 #[test]

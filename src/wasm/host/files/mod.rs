@@ -7,27 +7,34 @@
 //! ```
 //! cap-std finds what a path leads to without leaving the directory (`openat2` where the kernel has it). Only
 //! regular files, directories and links are opened: a pipe or a device could hold the guest where no stop reaches
-//! it. Sizes of one call are bounded as for streams.
+//! it. A tree that may only be read says so by `PERM`, whatever rights its descriptors show: programs ask for what
+//! they see there, and would otherwise be given less without a word.
 
 mod directory;
 mod file;
+mod open;
 mod quota;
 mod read_dir;
 mod stat;
 
 pub(crate) use directory::{
-    path_create_directory, path_filestat_get, path_filestat_set_times, path_link, path_open, path_readlink,
-    path_remove_directory, path_rename, path_symlink, path_unlink_file,
+    path_create_directory, path_filestat_get, path_filestat_set_times, path_link, path_readlink, path_remove_directory,
+    path_rename, path_symlink, path_unlink_file,
 };
-pub(crate) use file::{OpenFile, Writing};
-pub(crate) use quota::Quota;
+pub(crate) use file::{OpenFile, Place};
+pub(crate) use open::path_open;
+pub(crate) use quota::{Ledger, Quota};
+use read_dir::Reading;
 pub(crate) use read_dir::fd_readdir;
 pub(crate) use stat::{Times, filestat};
 
 use cap_std::fs::Dir;
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard};
 
-use super::descriptor::{Descriptor, What, rights};
+use super::{
+    Errno,
+    descriptor::{Descriptor, What, rights},
+};
 
 /// A directory with all below it.
 #[derive(Debug)]
@@ -38,6 +45,13 @@ pub(crate) struct Tree {
     pub(crate) quota: Option<Quota>,
 }
 
+impl Tree {
+    /// Its ledger, if it has a quota.
+    fn ledger(&self) -> Option<MutexGuard<'_, Ledger>> {
+        self.quota.as_ref().map(Quota::ledger)
+    }
+}
+
 /// A directory that is open.
 #[derive(Debug)]
 pub(crate) struct OpenDirectory {
@@ -45,13 +59,33 @@ pub(crate) struct OpenDirectory {
     pub(crate) tree: Arc<Tree>,
     /// The name that it was granted under, if it was granted itself.
     pub(crate) preopen: Option<Vec<u8>>,
-    /// What was in it when it was last read from its beginning.
-    listing: Vec<read_dir::Entry>,
+    /// How far its names were read, once they are.
+    reading: Option<Reading>,
 }
 
 impl OpenDirectory {
     fn new(dir: Dir, tree: Arc<Tree>, preopen: Option<Vec<u8>>) -> Self {
-        Self { dir, tree, preopen, listing: Vec::new() }
+        Self { dir, tree, preopen, reading: None }
+    }
+
+    /// Puts its names on the disk.
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub(crate) fn sync(&self) -> Result<(), Errno> {
+        Ok(rustix::fs::fsync(read_dir::reader(&self.dir)?)?)
+    }
+
+    /// Sets the times of the last reading and writing.
+    ///
+    /// # Errors
+    /// `PERM` in a tree that may only be read, or those of the system.
+    pub(crate) fn set_times(&self, times: &Times) -> Result<(), Errno> {
+        if !self.tree.writable {
+            return Err(Errno::Perm);
+        }
+        // By a name, because what was granted may be open for nothing but being looked up in.
+        Ok(rustix::fs::utimensat(&self.dir, ".", &times.0, rustix::fs::AtFlags::SYMLINK_NOFOLLOW)?)
     }
 }
 
@@ -67,9 +101,7 @@ pub(crate) struct Grant {
 impl Grant {
     /// As an open descriptor.
     pub(crate) fn open(self) -> Descriptor {
-        let all = rights::DIRECTORY | rights::FILE;
-        let allowed = if self.tree.writable { all } else { all & !rights::CHANGING };
         let what = What::Directory(OpenDirectory::new(self.dir, Arc::new(self.tree), Some(self.name.into_bytes())));
-        Descriptor { what, flags: 0, rights: allowed & rights::DIRECTORY, inheriting: allowed }
+        Descriptor { what, flags: 0, rights: rights::DIRECTORY, inheriting: rights::DIRECTORY | rights::FILE }
     }
 }
