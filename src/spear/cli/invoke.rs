@@ -136,6 +136,8 @@ fn verdict(end: &HeaderMap, message: &str) -> Result<(), Stopped> {
         };
     }
     match text(end, "spear-reason") {
+        // What it was called with makes no sense to it.
+        Some("task") => Err(Stopped::usage(message)),
         Some("deadline") => Err(Stopped::timeout(format!("timeout: {message}"))),
         Some(reason) => Err(Stopped::failed(format!("failed ({}): {message}", cell::plain(reason)))),
         None => Err(Stopped::failed("the agent does not tell how it ended: is something between that drops trailers?")),
@@ -170,6 +172,7 @@ mod tests {
         assert_eq!(end(&[("spear-exit", "-1")]), said(1, "failed: the function ended with exit code -1"));
         assert_eq!(end(&[("spear-reason", "deadline")]), said(124, "timeout: why"));
         assert_eq!(end(&[("spear-reason", "trap")]), said(1, "failed (trap): why"));
+        assert_eq!(end(&[("spear-reason", "task")]), said(2, "why"));
         assert_eq!(end(&[]).0, 1);
     }
 }
