@@ -1,11 +1,14 @@
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests")]
 
-use api::{AssignmentEvent, Control, Cursor, ExecutionReport, LogBatch, Registration, grpc::RemoteControl};
+use api::{
+    AssignmentEvent, Control, Cursor, ExecutionReport, LogBatch, NewExecution, Registration, grpc::RemoteControl,
+};
 use net::{Access, FetchRules, Fetcher, ServeOptions, Sockets, channel};
 use std::sync::Arc;
 use supervise::Phase;
 use types::{
-    AssignmentKind, ErrorKind, ExecutionId, ExecutionStatus as S, LogId, LogLine, LogStream, NodeId, node::RUNTIMES_KEY,
+    AssignmentKind, ErrorKind, ExecutionId, ExecutionStatus as S, LogId, LogLine, LogStream, NodeId, TaskId,
+    node::RUNTIMES_KEY,
 };
 
 use crate::executions::rig::{Rig, next_work, report, rig};
@@ -106,8 +109,36 @@ async fn lives(rig: &Rig, control: &dyn Control) {
     };
     assert_eq!(lost.kind, ErrorKind::OutOfRange);
     assert_eq!(control.get_work(ExecutionId::new()).await.unwrap_err().code, "EXECUTION_NOT_FOUND");
+    on_behalf_of_a_caller(control, (task, id)).await;
     control.leave(node, "draining").await.unwrap();
     assert!(!rig.sms.nodes.get(node).unwrap().takes_work());
+}
+
+/// What an agent asks for when it is called asynchronously.
+async fn on_behalf_of_a_caller(control: &dyn Control, (task, ended): (TaskId, ExecutionId)) {
+    let new = NewExecution {
+        task_id: task,
+        input: "in".into(),
+        timeout: Some(std::time::Duration::from_micros(1)),
+        idempotency_key: None,
+        callback_url: None,
+        traceparent: None,
+    };
+    let made = control.create_execution(new.clone()).await.unwrap();
+    assert!(!made.replayed);
+    let id = made.execution.id;
+    assert_eq!((made.execution.task_id, made.execution.timeout_ms), (task, Some(1)), "the shortest there is");
+    assert_eq!(control.get_work(id).await.unwrap().input, "in");
+    let (seen, result) = control.get_execution(id).await.unwrap();
+    assert_eq!((seen.id, seen.status, result.len()), (id, S::Pending, 0));
+    let (seen, result) = control.get_execution(ended).await.unwrap();
+    assert_eq!((seen.status, result.len()), (S::Completed, 6 << 20));
+    assert!(control.cancel_execution(id, "enough").await.unwrap().cancel_requested);
+    let over = control.cancel_execution(ended, "").await.unwrap_err();
+    assert_eq!((over.kind, over.code.as_ref()), (ErrorKind::Conflict, "EXECUTION_ENDED"));
+    let unknown = NewExecution { task_id: TaskId::new(), ..new };
+    assert_eq!(control.create_execution(unknown).await.unwrap_err().code, "TASK_NOT_FOUND");
+    assert_eq!(control.get_execution(ExecutionId::new()).await.unwrap_err().code, "EXECUTION_NOT_FOUND");
 }
 
 #[tokio::test]

@@ -41,8 +41,12 @@ pub(super) struct Client {
 
 impl Client {
     fn new(args: &ClientArgs, environment: &Environment) -> Result<Self, Stopped> {
-        let target = args.connection.target(environment)?;
-        Ok(Self { rest: target.open()?, show: Show::new(&args.output, environment)?, target })
+        Self::of(args.connection.target(environment)?, &args.output, environment)
+    }
+
+    /// For a server that is known already.
+    pub(super) fn of(target: Target, output: &Output, environment: &Environment) -> Result<Self, Stopped> {
+        Ok(Self { rest: target.open()?, show: Show::new(output, environment)?, target })
     }
 
     /// `GET path`, a body of JSON.

@@ -46,6 +46,8 @@ pub(super) struct Target {
     pub(super) address: String,
     /// Who said so, for errors.
     address_from: String,
+    /// `a registry` or `an agent`, for errors.
+    what: &'static str,
     token: Option<Token>,
     /// Who named the token, for errors.
     token_from: Option<String>,
@@ -75,6 +77,23 @@ impl Connection {
         let (address, address_from) =
             explicit.or(of_context).unwrap_or_else(|| (DEFAULT_ADDRESS.to_owned(), "default".to_owned()));
         let context = context.map(|(name, context)| (format!("context {name}"), context));
+        self.with(environment, (address, address_from, "a registry"), context)
+    }
+
+    /// An agent at an address that somebody named; no context knows any.
+    ///
+    /// # Errors
+    /// As [`Connection::target`].
+    pub(super) fn agent(&self, environment: &Environment, address: String, from: &str) -> Result<Target, Stopped> {
+        self.with(environment, (address, from.to_owned(), "an agent"), None)
+    }
+
+    fn with(
+        &self,
+        environment: &Environment,
+        (address, address_from, what): (String, String, &'static str),
+        context: Option<(String, Context)>,
+    ) -> Result<Target, Stopped> {
         let (token, token_from) = self.token(environment, context.as_ref())?.unzip();
         let ca = match (&self.ca_file, environment.get("SPEAR_CACERT").filter(|path| !path.is_empty())) {
             (Some(path), _) => Some(path.clone()),
@@ -82,7 +101,7 @@ impl Connection {
             (None, None) => context.and_then(|(_, context)| context.ca_file),
         };
         let ca = ca.map(|path| fs::read(&path).map_err(|error| unreadable(&path, &error))).transpose()?;
-        Ok(Target { address, address_from, token, token_from, ca })
+        Ok(Target { address, address_from, what, token, token_from, ca })
     }
 
     /// A client of that server.
@@ -170,8 +189,9 @@ impl Target {
             ("TASK_NOT_FOUND", _) => "`spear task ls` lists those there are".to_owned(),
             ("FILE_NOT_FOUND", _) => "`spear file ls` lists those there are".to_owned(),
             ("EXECUTION_NOT_FOUND", _) => "`spear execution ls` lists those there are".to_owned(),
+            ("INSTANCE_NOT_FOUND", _) => "`spear instance ls` lists those there are".to_owned(),
             ("NO_SUCH_ROUTE" | "REFUSED" | "UNEXPECTED_ANSWER", kind) if kind != ErrorKind::Unavailable => {
-                format!("is {} the REST address of a registry of this version?", self.address)
+                format!("is {} the REST address of {} of this version?", self.address, self.what)
             }
             (_, ErrorKind::TooLarge) => "the settings of the registry say what it takes".to_owned(),
             (_, ErrorKind::StorageFull) => "make room on the disk of the registry, then repeat".to_owned(),

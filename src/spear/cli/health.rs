@@ -132,23 +132,29 @@ fn reason(line: &str) -> Option<&str> {
 
 /// Where the registry and the agent of this machine listen.
 fn usual(environment: &Environment) -> Result<Vec<String>, Stopped> {
-    let set = |name: &str| -> Result<Option<String>, Stopped> {
-        let Some(value) = text(environment, name)? else { return Ok(None) };
-        let address: SocketAddr = value
-            .replacen("localhost:", "127.0.0.1:", 1)
-            .parse()
-            .map_err(|_| Stopped::usage(format!("the environment variable {name} is {value:?}: no IP:PORT")))?;
-        Ok(Some(here(address).to_string()))
-    };
-    let registry = set("SMS_HTTP_ADDR")?;
-    let agent = set("SPEARLET_HTTP_ADDR")?;
+    let registry = set(environment, "SMS_HTTP_ADDR")?;
     let mut all = vec![registry.unwrap_or_else(|| "127.0.0.1:8080".to_owned())];
-    match agent {
-        Some(agent) => all.push(agent),
-        None => all.extend(["127.0.0.1:8081".to_owned(), "127.0.0.1:8082".to_owned()]),
-    }
+    all.extend(usual_agents(environment)?);
     all.dedup();
     Ok(all)
+}
+
+/// Where the agent of this machine listens.
+pub(super) fn usual_agents(environment: &Environment) -> Result<Vec<String>, Stopped> {
+    Ok(match set(environment, "SPEARLET_HTTP_ADDR")? {
+        Some(agent) => vec![agent],
+        None => vec!["127.0.0.1:8081".to_owned(), "127.0.0.1:8082".to_owned()],
+    })
+}
+
+/// An address that a variable has.
+fn set(environment: &Environment, name: &str) -> Result<Option<String>, Stopped> {
+    let Some(value) = text(environment, name)? else { return Ok(None) };
+    let address: SocketAddr = value
+        .replacen("localhost:", "127.0.0.1:", 1)
+        .parse()
+        .map_err(|_| Stopped::usage(format!("the environment variable {name} is {value:?}: no IP:PORT")))?;
+    Ok(Some(here(address).to_string()))
 }
 
 /// What listens everywhere listens here, too.

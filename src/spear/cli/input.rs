@@ -20,6 +20,11 @@ pub(super) struct Input {
 }
 
 impl Input {
+    /// Was the flag given?
+    pub(super) fn given(&self) -> bool {
+        self.input.is_some()
+    }
+
     /// The bytes; empty without the flag.
     pub(super) async fn read(&self) -> Result<Vec<u8>, Stopped> {
         match self.input.as_deref() {

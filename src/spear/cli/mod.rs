@@ -6,6 +6,7 @@
 //! Standard output has what was asked for and nothing else. An error is one line on standard error that begins
 //! with `spear: ` and says what to do next. Exit codes: see [`Stopped::code`].
 
+mod agent;
 mod backup;
 mod banner;
 mod client;
@@ -20,6 +21,8 @@ mod file;
 mod follow;
 mod health;
 mod input;
+mod instance;
+mod invoke;
 mod link;
 mod list;
 mod manual;
@@ -37,6 +40,7 @@ mod status;
 mod store;
 mod stream;
 mod task;
+mod top;
 mod version;
 
 use clap::{CommandFactory, Parser, Subcommand, error::ErrorKind};
@@ -84,6 +88,7 @@ struct Program {
 #[derive(Subcommand)]
 enum Command {
     Run(Box<run::Run>),
+    Invoke(Box<invoke::Invoke>),
     Serve(serve::Serve),
     Task(task::TaskCommand),
     Execution(execution::ExecutionCommand),
@@ -91,6 +96,8 @@ enum Command {
     Node(node::NodeCommand),
     File(file::FileCommand),
     Cluster(cluster::ClusterCommand),
+    Instance(instance::InstanceCommand),
+    Top(top::Top),
     Status(status::Status),
     Health(health::Health),
     Context(contexts::ContextCommand),
@@ -143,6 +150,7 @@ impl Command {
     fn run(self, environment: Environment) -> Result<(), Stopped> {
         match self {
             Self::Run(run) => run.run(&environment),
+            Self::Invoke(invoke) => invoke.run(&environment),
             Self::Serve(serve) => serve.run(environment),
             Self::Task(task) => client::run(&task.client.clone(), &environment, async |client| task.run(client).await),
             Self::Execution(all) => {
@@ -154,6 +162,8 @@ impl Command {
             Self::Node(node) => client::run(&node.client.clone(), &environment, async |client| node.run(client).await),
             Self::File(file) => client::run(&file.client.clone(), &environment, async |client| file.run(client).await),
             Self::Cluster(all) => client::run(&all.client.clone(), &environment, async |client| all.run(client).await),
+            Self::Instance(all) => agent::run(&all.agent.clone(), &environment, async |client| all.run(client).await),
+            Self::Top(top) => agent::run(&top.agent.clone(), &environment, async |client| top.run(client).await),
             Self::Status(status) => {
                 client::run(&status.client(), &environment, async |client| status.run(client).await)
             }

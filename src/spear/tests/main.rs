@@ -15,6 +15,7 @@ mod command_line;
 mod corruption;
 mod documents;
 mod first_five_minutes;
+mod functions;
 mod golden;
 mod hostile;
 mod in_process;

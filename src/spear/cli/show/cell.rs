@@ -105,6 +105,14 @@ pub(in crate::cli) fn size(row: &Value, member: &str) -> Cell {
     }
 }
 
+/// A time in milliseconds that goes on, a member of a thing.
+pub(in crate::cli) fn millis(row: &Value, member: &str) -> Cell {
+    match row.get(member).and_then(Value::as_u64) {
+        Some(millis) => text(duration(Duration::from_millis(millis))).passing(),
+        None => text("-"),
+    }
+}
+
 /// A percentage, a member of a thing.
 pub(in crate::cli) fn percent(row: &Value, member: &str) -> Cell {
     match row.get(member).and_then(Value::as_f64) {

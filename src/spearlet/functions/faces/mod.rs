@@ -187,8 +187,11 @@ impl Faces {
             return Ok(self.seen(execution, &state));
         }
         let Some(control) = &self.functions.control else { return Err(unknown(execution)) };
-        let (record, result) = within(LONG_ANSWER, "execution", control.get_execution(execution)).await?;
-        Ok(Seen::of_record(record, result))
+        match within(LONG_ANSWER, "execution", control.get_execution(execution)).await {
+            Ok((record, result)) => Ok(Seen::of_record(record, result)),
+            Err(fault) if fault.kind == ErrorKind::NotFound => Err(unknown(execution)),
+            Err(fault) => Err(fault),
+        }
     }
 
     fn seen(&self, execution: ExecutionId, state: &State) -> Seen {
@@ -219,6 +222,7 @@ impl Faces {
                 match within(LONG_ANSWER, "execution", control.cancel_execution(execution, reason)).await {
                     Ok(record) => Ok((true, Seen::of_record(record, bytes::Bytes::new()))),
                     Err(fault) if fault.kind == ErrorKind::Conflict => Ok((false, self.look(execution).await?)),
+                    Err(fault) if fault.kind == ErrorKind::NotFound => Err(unknown(execution)),
                     Err(fault) => Err(fault),
                 }
             }

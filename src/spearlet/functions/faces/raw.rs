@@ -122,7 +122,7 @@ async fn invoke(
     let execution = faces.new_execution(named.unwrap_or_default())?;
     let seen = trailing::seen(request.version(), request.headers());
     let traceparent = trace::current().or_else(|| text(request.headers(), trace::HEADER));
-    let (head, body, _room) = input(&faces, request, asked.stream, asked.key.is_some()).await?;
+    let (head, body, _room) = input(&faces, request, asked.key.is_some()).await?;
     let call = Invocation {
         execution: Some(execution),
         head,
@@ -236,7 +236,7 @@ fn text(headers: &HeaderMap, name: &str) -> Option<String> {
 type Room = Option<tokio::sync::OwnedSemaphorePermit>;
 
 /// What goes to the guest: as a whole where it is short or must be, else as it comes.
-async fn input(faces: &Faces, mut request: Request, stream: bool, whole: bool) -> Result<(Head, Body, Room), Problem> {
+async fn input(faces: &Faces, mut request: Request, whole: bool) -> Result<(Head, Body, Room), Problem> {
     let (headers, uri) = (std::mem::take(request.headers_mut()), std::mem::take(request.uri_mut()));
     let passed = headers.iter().filter(|(name, _)| {
         let name = name.as_str();
@@ -250,7 +250,7 @@ async fn input(faces: &Faces, mut request: Request, stream: bool, whole: bool) -
     if length == Some(0) {
         return Ok((head, Body::EMPTY, None));
     }
-    if whole || (!stream && length.is_some_and(|length| length <= SMALL)) {
+    if whole || length.is_some_and(|length| length <= SMALL) {
         let length = length.unwrap_or(MOST_INPUT);
         if length > MOST_INPUT {
             let message = format!("the input has {length} bytes; as a whole at most {MOST_INPUT} are taken");
@@ -273,7 +273,7 @@ async fn durable(faces: &Faces, task: TaskId, asked: Asked, request: Request) ->
         return Err(problem(not_durable("Spear-Execution")));
     }
     let traceparent = trace::current().or_else(|| text(request.headers(), trace::HEADER));
-    let (_, body, _room) = input(faces, request, false, true).await?;
+    let (_, body, _room) = input(faces, request, true).await?;
     let input = body.whole(MOST_INPUT).await.map_err(|error| Fault::invalid(error.to_string()))?;
     let new = NewExecution {
         task_id: task,
