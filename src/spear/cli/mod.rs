@@ -1,6 +1,6 @@
 //! The command line.
 //!
-//! `serve`, `sample`, `config`, `restore`, `store` work on this machine; the nouns (`node`, `file`, …) are a client of the
+//! `serve`, `sample`, `config`, `restore`, `store`, `wasm` work on this machine; the nouns (`node`, `file`, …) are a client of the
 //! public REST interface and of nothing else. One noun is one file: its words, its columns, what its verbs ask.
 //!
 //! Standard output has what was asked for and nothing else. An error is one line on standard error that begins
@@ -38,6 +38,7 @@ mod store;
 mod stream;
 mod task;
 mod version;
+mod wasm;
 
 use clap::{CommandFactory, Parser, Subcommand, error::ErrorKind};
 use std::{
@@ -108,6 +109,7 @@ enum Command {
     /// Look after the store of a data directory that no process uses
     #[command(subcommand, after_help = "Examples:\n  spear store check ./data/sms")]
     Store(store::Store),
+    Wasm(wasm::WasmCommand),
     Completion(completion::Completion),
     Man(manual::Man),
     Version(version::Version),
@@ -164,6 +166,7 @@ impl Command {
             Self::Backup(backup) => backup.run(&environment),
             Self::Restore(restore) => restore.run(),
             Self::Store(store) => store.run(),
+            Self::Wasm(wasm) => wasm.run(),
             Self::Completion(completion) => completion.run(Program::command()),
             Self::Man(man) => man.run(Program::command()),
             Self::Version(version) => version.run(&environment),

@@ -138,7 +138,7 @@ pub(super) fn resized<T>(
     ledger.bytes = ledger.bytes.checked_sub(growth).ok_or(Errno::Nospc)?;
     let changed = change();
     // A short write, or one that failed, took less; a file that is shorter now gives back.
-    let after = file.metadata().map_or(before.saturating_add(growth), |metadata| metadata.len());
+    let after = file.metadata().map_or_else(|_| before.saturating_add(growth), |metadata| metadata.len());
     let grown = after.saturating_sub(before);
     ledger.give_bytes(growth.saturating_sub(grown));
     ledger.give_bytes(before.saturating_sub(after));

@@ -89,7 +89,7 @@ fn word(errno: u32) -> String {
         (Errno::Busy as u32, "busy"),
         (Errno::Ilseq as u32, "ilseq"),
     ];
-    named.iter().find(|(known, _)| *known == errno).map_or(errno.to_string(), |(_, word)| (*word).to_owned())
+    named.iter().find(|(known, _)| *known == errno).map_or_else(|| errno.to_string(), |(_, word)| (*word).to_owned())
 }
 
 /// Compares a table with what is answered, each cell in a fresh tree.
