@@ -10,6 +10,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         "sms/node.proto",
         "sms/task.proto",
         "spearlet/object.proto",
+        "spearlet/function.proto",
+        "spearlet/invocation.proto",
+        "spearlet/instance.proto",
         "spear/v1/execution.proto",
         "spear/v1/agent.proto",
     ];

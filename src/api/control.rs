@@ -140,6 +140,32 @@ pub struct AppendedLogs {
     pub next_seq: u64,
 }
 
+/// A run that an agent asks for, on behalf of who called it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewExecution {
+    /// Of what.
+    pub task_id: TaskId,
+    /// Standard input of the guest.
+    pub input: Bytes,
+    /// Its time limit; none: the task's, else that of the node that runs it.
+    pub timeout: Option<Duration>,
+    /// As the caller gave it: one execution is made of all requests with this key.
+    pub idempotency_key: Option<String>,
+    /// Told of the end.
+    pub callback_url: Option<String>,
+    /// W3C trace context of the caller.
+    pub traceparent: Option<String>,
+}
+
+/// What became of a [`NewExecution`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Created {
+    /// The run.
+    pub execution: Execution,
+    /// Made by an earlier request with this key.
+    pub replayed: bool,
+}
+
 /// A file's record and its bytes.
 pub struct FileStream {
     /// What is known of it.
@@ -185,6 +211,15 @@ pub trait Control: Send + Sync + 'static {
 
     /// Delivers lines of a log; they are on disk when this returns.
     async fn append_logs(&self, batch: LogBatch) -> Result<AppendedLogs, Fault>;
+
+    /// Runs a task, on whichever node the registry chooses. On disk when this returns.
+    async fn create_execution(&self, new: NewExecution) -> Result<Created, Fault>;
+
+    /// An execution with its result, which is empty before it has one.
+    async fn get_execution(&self, execution: ExecutionId) -> Result<(Execution, Bytes), Fault>;
+
+    /// Asks for an execution to stop. `EXECUTION_ENDED`: it has already.
+    async fn cancel_execution(&self, execution: ExecutionId, reason: &str) -> Result<Execution, Fault>;
 
     /// A file of the registry.
     async fn open_file(&self, file: FileId) -> Result<FileStream, Fault>;

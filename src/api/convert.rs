@@ -1,14 +1,17 @@
 //! Between the records of `types` and the messages of `proto/`. The wire's strings are parsed here and nowhere
 //! else; inside, ids are ids.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
 use types::{
     Assignment, AssignmentKind, Executable, ExecutableType, Execution, ExecutionStatus, Fault, LogLine, LogStream,
     Node, NodeId, NodeResource, Progress, Reason, Task, TaskPriority, TaskStatus, Timestamp, node::port,
 };
 
 use crate::{
-    control::{ExecutionReport, Registration},
+    control::{ExecutionReport, NewExecution, Registration},
     proto::{sms, v1},
 };
 
@@ -236,6 +239,11 @@ pub fn execution(from: &Execution) -> v1::Execution {
     }
 }
 
+/// A time limit for the wire: 0 is none, so the shortest is a millisecond.
+pub fn millis_of(limit: Duration) -> u64 {
+    u64::try_from(limit.as_millis()).unwrap_or(u64::MAX).max(1)
+}
+
 fn moment(millis: i64) -> Option<Timestamp> {
     (millis != 0).then_some(Timestamp(millis))
 }
@@ -280,6 +288,22 @@ pub fn execution_from(from: v1::Execution) -> Result<Execution, Fault> {
         progress: from.progress.map(progress_from),
         cancel_requested: from.cancel_requested,
         traceparent: Some(from.traceparent).filter(|text| !text.is_empty()),
+    })
+}
+
+/// A run that an agent asks for, from the wire.
+///
+/// # Errors
+/// Names the field.
+pub fn new_execution_from(from: v1::CreateExecutionRequest) -> Result<NewExecution, Fault> {
+    let given = |text: String| Some(text).filter(|text| !text.is_empty());
+    Ok(NewExecution {
+        task_id: from.task_id.parse()?,
+        input: from.input,
+        timeout: (from.timeout_ms > 0).then(|| Duration::from_millis(from.timeout_ms)),
+        idempotency_key: given(from.idempotency_key),
+        callback_url: given(from.callback_url),
+        traceparent: given(from.traceparent),
     })
 }
 

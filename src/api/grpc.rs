@@ -4,16 +4,17 @@
 //! original's agents fetch them.
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream::BoxStream};
 use std::{collections::BTreeMap, time::Duration};
-use types::{ExecutionId, Fault, FileId, FileRecord, NodeId, NodeResource, Task, TaskId, Timestamp};
+use types::{Execution, ExecutionId, Fault, FileId, FileRecord, NodeId, NodeResource, Task, TaskId, Timestamp};
 
 use net::{Credential, channel::Channel, client::Fetcher};
 
 use crate::{
     control::{
-        AppendedLogs, AssignmentEvent, Control, Cursor, ExecutionReport, FileStream, HeartbeatAck, LogBatch,
-        Registered, Registration, WorkItem, WorkList,
+        AppendedLogs, AssignmentEvent, Control, Created, Cursor, ExecutionReport, FileStream, HeartbeatAck, LogBatch,
+        NewExecution, Registered, Registration, WorkItem, WorkList,
     },
     convert,
     proto::v1::{self, agent_service_client::AgentServiceClient},
@@ -154,6 +155,32 @@ impl Control for RemoteControl {
         };
         let done = answer(self.client.clone().append_logs(call(request))).await?;
         Ok(AppendedLogs { next_seq: done.next_seq })
+    }
+
+    async fn create_execution(&self, new: NewExecution) -> Result<Created, Fault> {
+        let request = v1::CreateExecutionRequest {
+            task_id: new.task_id.to_string(),
+            input: new.input,
+            timeout_ms: new.timeout.map_or(0, convert::millis_of),
+            idempotency_key: new.idempotency_key.unwrap_or_default(),
+            callback_url: new.callback_url.unwrap_or_default(),
+            traceparent: new.traceparent.unwrap_or_default(),
+        };
+        let done = answer(self.client.clone().create_execution(call(request))).await?;
+        let execution = convert::execution_from(done.execution.ok_or_else(|| missing("execution"))?)?;
+        Ok(Created { execution, replayed: done.replayed })
+    }
+
+    async fn get_execution(&self, execution: ExecutionId) -> Result<(Execution, Bytes), Fault> {
+        let request = v1::GetExecutionRequest { execution_id: execution.to_string() };
+        let mut found = answer(self.client.clone().get_execution(call(request))).await?;
+        let result = std::mem::take(&mut found.result);
+        Ok((convert::execution_from(found)?, result))
+    }
+
+    async fn cancel_execution(&self, execution: ExecutionId, reason: &str) -> Result<Execution, Fault> {
+        let request = v1::CancelExecutionRequest { execution_id: execution.to_string(), reason: reason.to_owned() };
+        convert::execution_from(answer(self.client.clone().cancel_execution(call(request))).await?)
     }
 
     async fn open_file(&self, file: FileId) -> Result<FileStream, Fault> {

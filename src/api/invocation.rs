@@ -111,6 +111,8 @@ pub struct Head {
 /// A call of a function.
 #[derive(Debug, Default)]
 pub struct Invocation {
+    /// The execution that it will be, for who must know it before the answer; none: a new one. No other may have it.
+    pub execution: Option<ExecutionId>,
     /// What comes with the body.
     pub head: Head,
     /// Arguments of a command, after those that the function itself has.

@@ -12,10 +12,11 @@ pub mod convert;
 pub mod grpc;
 pub mod invocation;
 pub mod proto;
+pub mod wire;
 
 pub use control::{
-    AppendedLogs, AssignmentEvent, Control, Cursor, ExecutionReport, FileStream, HeartbeatAck, LogBatch, Registered,
-    Registration, WorkItem, WorkList,
+    AppendedLogs, AssignmentEvent, Control, Created, Cursor, ExecutionReport, FileStream, HeartbeatAck, LogBatch,
+    NewExecution, Registered, Registration, WorkItem, WorkList,
 };
 pub use invocation::{
     Body, Disposition, End, Ended, Head, Invocation, InvokeError, Invoker, Outcome, ReplyHead, Usage,

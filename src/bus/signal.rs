@@ -3,7 +3,7 @@
 use std::{
     any::{Any, TypeId},
     collections::HashMap,
-    sync::{Mutex, MutexGuard},
+    sync::RwLock,
 };
 use tokio::sync::broadcast;
 
@@ -46,16 +46,13 @@ impl<S: Signal> Signals<S> {
 /// One channel per type of signal, made when somebody first listens.
 #[derive(Default)]
 pub(crate) struct Exchange {
-    channels: Mutex<HashMap<TypeId, Box<dyn Any + Send + Sync>>>,
+    channels: RwLock<HashMap<TypeId, Box<dyn Any + Send + Sync>>>,
 }
 
 impl Exchange {
-    fn lock(&self) -> MutexGuard<'_, HashMap<TypeId, Box<dyn Any + Send + Sync>>> {
-        self.channels.lock().unwrap_or_else(|broken| broken.into_inner())
-    }
-
     pub(crate) fn emit<S: Signal>(&self, signal: S) {
-        let channels = self.lock();
+        // On the way of every call of a function: readers do not wait for each other.
+        let channels = self.channels.read().unwrap_or_else(|broken| broken.into_inner());
         let sender = channels.get(&TypeId::of::<S>()).and_then(|any| any.downcast_ref::<broadcast::Sender<S>>());
         if let Some(sender) = sender {
             // Fails only when nobody listens any more.
@@ -64,7 +61,7 @@ impl Exchange {
     }
 
     pub(crate) fn listen<S: Signal>(&self) -> Signals<S> {
-        let mut channels = self.lock();
+        let mut channels = self.channels.write().unwrap_or_else(|broken| broken.into_inner());
         let any = channels.entry(TypeId::of::<S>()).or_insert_with(|| Box::new(broadcast::Sender::<S>::new(KEPT)));
         let sender = any.downcast_ref::<broadcast::Sender<S>>().expect("entries are keyed by their type");
         Signals { receiver: sender.subscribe() }

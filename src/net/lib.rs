@@ -25,6 +25,7 @@ pub mod crypto;
 pub mod extract;
 pub mod file;
 pub mod grpc;
+pub mod idempotency;
 pub mod listener;
 pub mod metrics;
 pub mod openapi;
@@ -36,6 +37,7 @@ pub mod serve;
 pub mod sse;
 pub mod status;
 pub mod token;
+pub mod trailing;
 
 mod attempts;
 mod connection;

@@ -14,7 +14,7 @@ use axum::{
 };
 use http::{HeaderValue, StatusCode, header};
 use serde::{Deserialize, Serialize};
-use std::{borrow::Cow, fmt, sync::Arc, time::Duration};
+use std::{borrow::Cow, collections::BTreeMap, fmt, sync::Arc, time::Duration};
 use types::{ErrorKind, Fault, FieldError};
 
 /// Media type of a problem.
@@ -68,6 +68,7 @@ struct Parts {
     retry_after: Option<Duration>,
     cause: Option<String>,
     headers: Vec<(header::HeaderName, HeaderValue)>,
+    members: BTreeMap<&'static str, serde_json::Value>,
 }
 
 impl Problem {
@@ -76,7 +77,8 @@ impl Problem {
         let retry_after =
             matches!(fault.kind, ErrorKind::Exhausted | ErrorKind::Unavailable).then_some(Duration::from_secs(1));
         let status = http_status(fault.kind);
-        Self(Box::new(Parts { fault, status, error: None, retry_after, cause: None, headers: Vec::new() }))
+        let (headers, members) = (Vec::new(), BTreeMap::new());
+        Self(Box::new(Parts { fault, status, error: None, retry_after, cause: None, headers, members }))
     }
 
     /// What older clients read as `error`, where it is not the code.
@@ -109,6 +111,12 @@ impl Problem {
         self
     }
 
+    /// A further member of the JSON object, with a name that it does not have yet.
+    pub fn member(mut self, name: &'static str, value: impl Into<serde_json::Value>) -> Self {
+        self.0.members.insert(name, value.into());
+        self
+    }
+
     /// The error itself.
     pub fn fault(&self) -> &Fault {
         &self.0.fault
@@ -138,6 +146,7 @@ impl Problem {
             success: false,
             error: self.0.error.as_ref().unwrap_or(&self.0.fault.code).to_string(),
             message: self.0.fault.message.clone(),
+            more: self.0.members.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect(),
         }
     }
 
@@ -210,6 +219,10 @@ pub struct ProblemBody {
     pub error: String,
     /// The same as `detail`.
     pub message: String,
+    /// What some routes add.
+    #[serde(flatten)]
+    #[schema(ignore)]
+    pub more: BTreeMap<String, serde_json::Value>,
 }
 
 /// One field and what is wrong with it.

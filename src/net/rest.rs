@@ -4,8 +4,10 @@
 //! not followed, so that the token goes nowhere else.
 
 mod events;
+mod streaming;
 
 pub use events::{EventStream, ServerEvent};
+pub use streaming::{Part, Streaming};
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream::BoxStream};

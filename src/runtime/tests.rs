@@ -110,3 +110,5 @@ async fn a_flood_of_empty_lines_is_bounded_too() {
     assert_eq!(lines.len(), 101, "one line for every 64 bytes of the limit, and the one that counts the rest");
     assert_eq!(lines[100].message, "stdout: 9900 more bytes were not kept (limit 6400)");
 }
+
+mod pool;

@@ -1,15 +1,18 @@
 //! The registry as its agents see it, by method calls: for an agent in this process, and below the gRPC form.
 
 use api::{
-    AppendedLogs, AssignmentEvent, Control, Cursor, ExecutionReport, FileStream, HeartbeatAck, LogBatch, Registered,
-    Registration, WorkItem, WorkList,
+    AppendedLogs, AssignmentEvent, Control, Created, Cursor, ExecutionReport, FileStream, HeartbeatAck, LogBatch,
+    NewExecution, Registered, Registration, WorkItem, WorkList,
 };
 use async_trait::async_trait;
+use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use std::collections::BTreeMap;
-use types::{ExecutionId, Fault, FileId, NodeId, NodeResource, Task, TaskId};
+use telemetry::trace;
+use tracing::Instrument;
+use types::{Execution, ExecutionId, Fault, FileId, NodeId, NodeResource, Task, TaskId};
 
-use crate::{Sms, events};
+use crate::{Sms, events, executions::NewRun};
 
 /// [`Control`] on the services themselves.
 pub(crate) struct LocalControl {
@@ -72,6 +75,28 @@ impl Control for LocalControl {
         let LogBatch { execution_id, attempt, lines, finished } = batch;
         let reach = self.sms.executions.append_logs((execution_id, attempt), lines, finished).await?;
         Ok(AppendedLogs { next_seq: reach.next_seq })
+    }
+
+    async fn create_execution(&self, new: NewExecution) -> Result<Created, Fault> {
+        let span = tracing::info_span!("create", task = %new.task_id);
+        trace::adopt(&span, new.traceparent.as_deref());
+        let timeout_ms = new.timeout.map(api::convert::millis_of);
+        let run = NewRun { input: new.input, timeout_ms, first: false };
+        let execution = self.sms.executions.run(new.task_id, &run).instrument(span).await?;
+        Ok(Created { execution, replayed: false })
+    }
+
+    async fn get_execution(&self, execution: ExecutionId) -> Result<(Execution, Bytes), Fault> {
+        let execution = self.sms.executions.get(execution).await?;
+        let result = match execution.result_bytes {
+            0 => Bytes::new(),
+            _ => self.sms.executions.result(execution.id).await?,
+        };
+        Ok((execution, result))
+    }
+
+    async fn cancel_execution(&self, execution: ExecutionId, reason: &str) -> Result<Execution, Fault> {
+        self.sms.executions.cancel(execution, reason).await
     }
 
     async fn open_file(&self, file: FileId) -> Result<FileStream, Fault> {

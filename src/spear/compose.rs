@@ -54,6 +54,12 @@ struct Pair {
     http: Listener,
 }
 
+/// The registry of this process, as an agent beside it sees it.
+struct Local {
+    control: Arc<dyn api::Control>,
+    bus: bus::Bus,
+}
+
 /// What every part of the process shares.
 struct House {
     supervisor: Supervisor,
@@ -196,7 +202,7 @@ impl House {
         sockets: Pair,
         process: &Process,
         stores: &mut Vec<Store>,
-    ) -> Result<Arc<dyn api::Control>, Stopped> {
+    ) -> Result<Local, Stopped> {
         let data = DataDir::open(&settings.data_dir).map_err(|error| Stopped::directory(error, SMS_DIR))?;
         let access = (self.doors.open(&sockets.grpc, data.path())?, self.doors.open(&sockets.http, data.path())?);
         let store = self.open_store(&data, settings.engine, "sms/store").await?;
@@ -210,7 +216,7 @@ impl House {
         self.sms = Some(changer);
         let deps = sms::Deps {
             store: store.clone(),
-            bus,
+            bus: bus.clone(),
             clock: self.clock.clone(),
             data_dir: data.path().to_owned(),
             process: process.clone(),
@@ -229,14 +235,14 @@ impl House {
         let control = sms.control();
         let http = sms.http().merge(self.beside());
         self.open_doors(sockets, access, http, sms.grpc().map_err(Stopped::fault)?);
-        Ok(control)
+        Ok(Local { control, bus })
     }
 
     async fn start_spearlet(
         &mut self,
         settings: SpearletSettings,
         sockets: Pair,
-        local: Option<Arc<dyn api::Control>>,
+        local: Option<Local>,
         (process, stores): (&Process, &mut Vec<Store>),
     ) -> Result<(), Stopped> {
         let data = DataDir::open(&settings.data_dir).map_err(|error| Stopped::directory(error, SPEARLET_DIR))?;
@@ -248,8 +254,12 @@ impl House {
         store::retention::start(&store, &retention, self.clock.clone(), store::Retention::default());
         disk::watch(data.path().to_owned(), self.readiness.check("spearlet/disk"), &retention);
         let wasm = self.wasm(&settings.wasm, data.path().join("modules"))?;
+        let bus = match &local {
+            Some(local) => local.bus.clone(),
+            None => bus::Bus::start(&store, &self.supervisor.scope(Phase::Bus, "spearlet/bus")),
+        };
         let control = match (local, &settings.sms_addr) {
-            (Some(local), _) => Some(local),
+            (Some(local), _) => Some(local.control),
             (None, Some(grpc)) => Some(self.remote(grpc, settings.sms_http_addr.as_deref().unwrap_or(SMS_HTTP))?),
             (None, None) => None,
         };
@@ -261,6 +271,7 @@ impl House {
             store: store.clone(),
             clock: self.clock.clone(),
             data_dir: data.path().to_owned(),
+            bus,
             addresses: spearlet::Addresses { grpc: sockets.grpc.local_addr(), http: sockets.http.local_addr() },
             process: process.clone(),
             config,

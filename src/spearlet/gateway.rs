@@ -1,6 +1,10 @@
 //! The agent's own interfaces, put together: REST with its OpenAPI document, gRPC with health and reflection.
 
-use api::proto::spearlet::object_service_server::ObjectServiceServer;
+use api::proto::spearlet::{
+    execution_service_server::ExecutionServiceServer, function_service_server::FunctionServiceServer,
+    instance_service_server::InstanceServiceServer, invocation_service_server::InvocationServiceServer,
+    object_service_server::ObjectServiceServer,
+};
 use axum::{
     Router,
     extract::{Request, State},
@@ -18,12 +22,21 @@ use types::{Clock, ErrorKind, Fault, NodeId};
 use utoipa::{OpenApi, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use crate::{Spearlet, executor::Executor, objects};
+use crate::{
+    Spearlet,
+    executor::Executor,
+    functions::faces::{Faces, Grpc, Later},
+    objects,
+};
 
 #[derive(OpenApi)]
 #[openapi(
-    info(title = "SPEARlet API", description = "The agent of one node: its state and its objects."),
-    tags((name = "agent", description = "State of the agent"), (name = "objects", description = "Objects of the node"))
+    info(title = "SPEARlet API", description = "The agent of one node: its state, its functions and its objects."),
+    tags(
+        (name = "agent", description = "State of the agent"),
+        (name = "functions", description = "Calls of functions on this node"),
+        (name = "objects", description = "Objects of the node")
+    )
 )]
 struct Document;
 
@@ -112,8 +125,10 @@ pub(crate) fn http(spearlet: &Spearlet) -> Router {
         .routes(routes!(status))
         .routes(routes!(process_status))
         .split_for_parts();
+    document.merge(Faces::document());
     document.merge(objects::http::Document::openapi());
-    let mut router = router.with_state(gateway).merge(objects::http::router(spearlet.objects.clone()));
+    let mut router = router.with_state(gateway).merge(spearlet.faces.http());
+    router = router.merge(objects::http::router(spearlet.objects.clone()));
     if spearlet.swagger_enabled {
         router = router.merge(net::openapi::swagger(document));
         for path in ["/docs", "/api-docs"] {
@@ -129,26 +144,53 @@ pub(crate) fn http(spearlet: &Spearlet) -> Router {
 /// When the descriptors compiled in are broken.
 pub(crate) fn grpc(spearlet: &Spearlet) -> Result<Router, Fault> {
     type Objects = ObjectServiceServer<objects::grpc::Grpc>;
+    type Functions = FunctionServiceServer<Grpc>;
+    type Invocations = InvocationServiceServer<Later>;
+    type Executions = ExecutionServiceServer<Later>;
+    type Instances = InstanceServiceServer<Later>;
+    let names = [Objects::NAME, Functions::NAME, Invocations::NAME, Executions::NAME, Instances::NAME];
     let broken = |error: tonic_reflection::server::Error| Fault::internal(format!("gRPC descriptors: {error}"));
     let reflection = || {
-        tonic_reflection::server::Builder::configure()
+        let builder = tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(api::proto::DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-            .with_service_name(<Objects as NamedService>::NAME)
-            .with_service_name("grpc.health.v1.Health")
+            .with_service_name("grpc.health.v1.Health");
+        names.into_iter().fold(builder, tonic_reflection::server::Builder::with_service_name)
     };
     let v1 = reflection().with_service_name("grpc.reflection.v1.ServerReflection").build_v1().map_err(broken)?;
     let v1alpha =
         reflection().with_service_name("grpc.reflection.v1alpha.ServerReflection").build_v1alpha().map_err(broken)?;
     let (reporter, health) = tonic_health::server::health_reporter();
-    // Nobody else has the reporter yet, so there is nothing to wait for.
-    let told = reporter.set_serving::<Objects>().now_or_never();
-    told.ok_or_else(|| Fault::internal("the health service is busy at start"))?;
+    for name in names {
+        // Nobody else has the reporter yet, so there is nothing to wait for.
+        let told = reporter.set_service_status(name, tonic_health::ServingStatus::Serving).now_or_never();
+        told.ok_or_else(|| Fault::internal("the health service is busy at start"))?;
+    }
     let objects = Routes::new(objects::grpc::server(spearlet.objects.clone())).into_axum_router().reset_fallback();
-    let limited = objects.layer(middleware::from_fn_with_state(Arc::new(Semaphore::new(CALLS)), limit));
+    let objects = objects.layer(middleware::from_fn_with_state(Arc::new(Semaphore::new(CALLS)), limit));
+    let later = Later::new(&spearlet.faces);
+    let functions = Routes::new(Grpc::server(&spearlet.faces))
+        .add_service(later.invocations())
+        .add_service(later.executions())
+        .add_service(later.instances());
+    let calls = Arc::new(Semaphore::new(FUNCTION_CALLS));
+    let functions = functions.into_axum_router().reset_fallback();
+    let functions = functions.layer(middleware::from_fn_with_state(calls, limit_functions));
     let rest = Routes::new(health).add_service(v1).add_service(v1alpha).into_axum_router();
     // The fallback is left to whoever serves it: merged routers may have one only.
-    Ok(rest.reset_fallback().merge(limited))
+    Ok(rest.reset_fallback().merge(objects).merge(functions))
+}
+
+/// Calls of the services of functions at a time: each has its input in memory. What they wait for is bounded by the
+/// functions themselves.
+const FUNCTION_CALLS: usize = 256;
+
+async fn limit_functions(State(calls): State<Arc<Semaphore>>, request: Request, next: Next) -> Response {
+    let Ok(_turn) = calls.try_acquire() else {
+        let busy = Fault::new(ErrorKind::Exhausted, "CALLS_BUSY", "too many calls are under way; try again");
+        return api::wire::retry_after(&net::grpc::status(busy), Duration::from_secs(1)).into_http();
+    };
+    next.run(request).await
 }
 
 /// Calls of the object service at a time: each may have a whole object in memory before a handler sees it.

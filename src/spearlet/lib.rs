@@ -37,6 +37,8 @@ pub struct Deps {
     pub data_dir: PathBuf,
     /// The addresses it listens on, told to the registry.
     pub addresses: Addresses,
+    /// Hears what goes on here; the registry's where that is in the same process.
+    pub bus: bus::Bus,
     /// The process that this is part of, for its status.
     pub process: net::Process,
     /// Settings; a change takes effect with what is done next.
@@ -135,6 +137,7 @@ pub struct Spearlet {
     pub(crate) objects: Arc<objects::Service>,
     pub(crate) executor: Arc<executor::Executor>,
     pub(crate) functions: Arc<functions::Functions>,
+    pub(crate) faces: Arc<functions::faces::Faces>,
     pub(crate) agent: Arc<agent::Agent>,
     pub(crate) swagger_enabled: bool,
     pub(crate) process: net::Process,
@@ -169,6 +172,7 @@ impl Spearlet {
                 control: deps.control.clone(),
                 config: settings.clone(),
                 stopping: supervisor.stopping(),
+                bus: deps.bus,
             },
             &supervisor.scope(Phase::Work, "functions"),
         );
@@ -190,6 +194,7 @@ impl Spearlet {
             &supervisor.scope(Phase::Report, "outbox"),
         )
         .await?;
+        let data_dir = deps.data_dir.clone();
         let agent = agent::Agent::start(
             agent::Deps {
                 id,
@@ -206,9 +211,16 @@ impl Spearlet {
             &supervisor.scope(Phase::Report, "agent"),
         )
         .await?;
+        let faces = functions::faces::Faces::new(functions::faces::Deps {
+            functions: functions.clone(),
+            executor: executor.clone(),
+            agent: agent.clone(),
+            clock: clock.clone(),
+            data_dir,
+        });
         let swagger_enabled = config.swagger_enabled;
         let (node_name, process) = (config.node_name.as_str().into(), deps.process);
-        Ok(Self { id, node_name, objects, executor, functions, agent, swagger_enabled, process, clock })
+        Ok(Self { id, node_name, objects, executor, functions, faces, agent, swagger_enabled, process, clock })
     }
 
     /// Its id, kept on disk.

@@ -17,6 +17,7 @@
 //! | `live.rs`, `abi/`, `grants.rs` | a call on its thread: the instance, the convention, the directories |
 //! | `memory.rs`, `snapshot.rs`, `image.rs`, `touched.rs` | how an instance becomes clean again |
 //! | `control.rs`, `watchdog.rs`, `input.rs` | stopping, deadlines, standard input |
+//! | `stack.rs` | the end of a guest's stack |
 //! | `host/` | WASI preview 1 |
 
 mod abi;
@@ -38,6 +39,7 @@ mod pace;
 mod scan;
 mod selftest;
 mod snapshot;
+mod stack;
 mod stop;
 mod threads;
 mod touched;
@@ -184,6 +186,8 @@ impl Wasm {
             }
             _ => {}
         }
+        stack::know_own_code()
+            .map_err(|error| Error::SelfTest(format!("guests cannot be told from the program: {error}")))?;
         let figures = Figures::new(&config.metrics);
         let shared = Shared {
             modules: Arc::new(Modules::new(

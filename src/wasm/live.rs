@@ -29,6 +29,7 @@ use crate::{
     memory::{Handle, Handles},
     scan::{INITIALIZE, clip},
     snapshot::Snapshot,
+    stack::{self, Guarded},
     stop::{Flag, START},
     touched::Pages,
 };
@@ -60,6 +61,7 @@ pub(crate) struct Live {
     // Into the store, and therefore dropped before it.
     memories: Vec<Handle>,
     flag: Flag,
+    stack_bytes: usize,
     /// What runs before anything else: the start function, and that of a reactor.
     before: Vec<TypedFunction<(), ()>>,
     started: bool,
@@ -93,8 +95,9 @@ impl Live {
         let (loaded, handles) = (make.loaded, Handles::default());
         // A clone shares the code; the tunables are this instance's own.
         let mut engine: Engine = loaded.engine().clone();
-        engine.set_tunables(InstanceTunables::new(budget.clone(), handles.clone(), make.stack_bytes));
+        engine.set_tunables(InstanceTunables::new(budget.clone(), handles.clone(), stack::length(make.stack_bytes)));
         let mut store = Store::new(engine);
+        store.set_trap_handler(Some(stack::handler()));
         let env = FunctionEnv::new(&mut store, Env::default());
         let imports = link(&mut store, &env, loaded)?;
         let instance = Instance::new(&mut store, loaded.module(), &imports).map_err(|error| refused(error, &budget))?;
@@ -124,6 +127,7 @@ impl Live {
             after,
             memories,
             flag,
+            stack_bytes: make.stack_bytes,
             before,
             started: false,
             entry,
@@ -190,19 +194,44 @@ impl Live {
 
     fn run(&mut self, process: Process, control: &Arc<Control>) -> Result<How, InvokeError> {
         self.env.as_mut(&mut self.store).process = Some(process);
+        let guarded = Guarded::new(self.stack_bytes, self.flag).map_err(|error| {
+            tracing::error!(%error, "no stack for a guest");
+            internal("the node has no stack for it")
+        })?;
         // Disarmed when this returns, also by a panic: the store outlives it.
         let _armed = control.arm(self.flag);
+        let how = self.enter();
+        Ok(match how {
+            How::Trapped(_) if guarded.exhausted() => How::Trapped("call stack exhausted".to_owned()),
+            how => {
+                if guarded.exhausted() {
+                    self.lower_flag();
+                }
+                how
+            }
+        })
+    }
+
+    /// Has the guest's code run: what comes first, then what was asked for.
+    fn enter(&mut self) -> How {
         let keeps_state = matches!(self.after, After::Keep);
         if !(keeps_state && self.started) {
             self.started = true;
             for function in &self.before {
                 if let Err(error) = function.call(&mut self.store) {
-                    return Ok(How::unwound(&error));
+                    return How::unwound(&error);
                 }
             }
         }
         let mut guest = Guest { store: &mut self.store, env: &self.env, instance: &self.instance };
-        Ok(self.entry.call(&mut guest))
+        self.entry.call(&mut guest)
+    }
+
+    /// What was raised for the end of the stack is not for the next call.
+    #[expect(unsafe_code, reason = "writes into an instance that does not run")]
+    fn lower_flag(&self) {
+        // SAFETY: it is that of the instance in `self.store`.
+        unsafe { self.flag.lower() }
     }
 
     #[expect(unsafe_code, reason = "writes into an instance that does not run")]

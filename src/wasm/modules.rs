@@ -195,35 +195,43 @@ impl Modules {
             self.figures.modules.with(["disk"]).inc();
             return Ok(Arc::new(Module::new(loaded)));
         }
-        match (compiler, &self.background) {
-            (None, Some(background)) => {
+        let behind = self.background.as_ref().filter(|_| compiler.is_none());
+        let first = match behind {
+            Some(background) => match self.compile(&source, Compiler::Singlepass).await {
+                Ok(loaded) => Ok((loaded, Some(background))),
                 // What cannot be compiled in one pass (SIMD) is optimised at once.
-                if let Ok(loaded) = self.compile(&source, Compiler::Singlepass).await {
-                    let module = Arc::new(Module::new(loaded));
-                    self.optimise(background, source, &module);
-                    return Ok(module);
-                }
-                Ok(Arc::new(Module::new(self.compile(&source, Compiler::Cranelift).await?)))
-            }
-            (compiler, _) => {
+                Err(_) => self.compile(&source, Compiler::Cranelift).await.map(|loaded| (loaded, None)),
+            },
+            None => {
                 let compiler = compiler.unwrap_or(Compiler::Cranelift);
-                Ok(Arc::new(Module::new(self.compile(&source, compiler).await?)))
+                self.compile(&source, compiler).await.map(|loaded| (loaded, None))
             }
+        };
+        let (loaded, behind) = first?;
+        // Once for a module, however often its code is made better.
+        self.figures.modules.with(["compiled"]).inc();
+        let module = Arc::new(Module::new(loaded));
+        if let Some(background) = behind {
+            self.optimise(background, source, &module);
         }
+        Ok(module)
     }
 
     /// Has better code made, and put in place, unless the module is forgotten before.
     fn optimise(self: &Arc<Self>, background: &Scope, source: Source, module: &Arc<Module>) {
-        let (modules, module) = (self.clone(), Arc::downgrade(module));
+        let (modules, module, stop) = (self.clone(), Arc::downgrade(module), background.stop());
         background.spawn_once("optimise", async move {
-            match modules.compile(&source, Compiler::Cranelift).await {
-                Ok(loaded) => {
+            let compiling = modules.compile(&source, Compiler::Cranelift);
+            match stop.run_until_cancelled(compiling).await {
+                Some(Ok(loaded)) => {
                     if let Some(module) = module.upgrade() {
                         module.replace(loaded);
                     }
                 }
                 // It runs all the same.
-                Err(error) => tracing::warn!(module = %source.hash, %error, "a module is not optimised"),
+                Some(Err(error)) => tracing::warn!(module = %source.hash, %error, "a module is not optimised"),
+                // The node stops; the child goes with this.
+                None => {}
             }
             Ok(())
         });
@@ -245,7 +253,6 @@ impl Modules {
         let started = Instant::now();
         compile::run(&self.child.program, &args).await?;
         self.figures.compile.with([compiler.as_str()]).since(started);
-        self.figures.modules.with(["compiled"]).inc();
         drop(place);
         let (cache, hash) = (self.cache.clone(), source.hash);
         blocking(move || cache.adopt(&temporary.0, hash, compiler).map_err(|problem| internal(&problem))).await

@@ -130,4 +130,14 @@ impl Flag {
         // same access as a relaxed atomic one.
         unsafe { (*self.0).store(1, Ordering::Release) }
     }
+
+    /// Takes it back.
+    ///
+    /// # Safety
+    /// As for [`Flag::raise`].
+    #[expect(unsafe_code, reason = "stores into the instance's own memory")]
+    pub(crate) unsafe fn lower(&self) {
+        // SAFETY: as above.
+        unsafe { (*self.0).store(0, Ordering::Release) }
+    }
 }

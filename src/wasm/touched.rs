@@ -88,7 +88,12 @@ impl Pages {
         found.clear();
         pages.touched(start..start + PAGE, &mut found)?;
         // In a sandbox the file may be there and empty.
-        if found == [start..start + PAGE] { Ok(pages) } else { Err(io::Error::other("the kernel hides page tables")) }
+        let wanted = start..start + PAGE;
+        if found == std::slice::from_ref(&wanted) {
+            Ok(pages)
+        } else {
+            Err(io::Error::other("the kernel hides page tables"))
+        }
     }
 
     /// Adds the touched ranges of a range, in rising order; both ends are those of pages.

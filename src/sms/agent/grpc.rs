@@ -5,9 +5,10 @@ use api::{
     proto::{
         sms,
         v1::{
-            AppendLogsRequest, AppendLogsResponse, GetTaskRequest, GetWorkRequest, GetWorkResponse, HeartbeatRequest,
-            HeartbeatResponse, LeaveRequest, LeaveResponse, ListWorkRequest, ListWorkResponse, RegisterRequest,
-            RegisterResponse, ReportExecutionRequest, ReportExecutionResponse, UpdateResourceRequest,
+            AppendLogsRequest, AppendLogsResponse, CancelExecutionRequest, CreateExecutionRequest,
+            CreateExecutionResponse, Execution, GetExecutionRequest, GetTaskRequest, GetWorkRequest, GetWorkResponse,
+            HeartbeatRequest, HeartbeatResponse, LeaveRequest, LeaveResponse, ListWorkRequest, ListWorkResponse,
+            RegisterRequest, RegisterResponse, ReportExecutionRequest, ReportExecutionResponse, UpdateResourceRequest,
             UpdateResourceResponse, WatchWorkRequest, WorkEvent, agent_service_server::AgentService, work_event,
         },
     },
@@ -134,6 +135,29 @@ impl AgentService for Grpc {
         };
         let done = self.control.append_logs(batch).await.map_err(status)?;
         Ok(Response::new(AppendLogsResponse { next_seq: done.next_seq }))
+    }
+
+    async fn create_execution(
+        &self,
+        request: Request<CreateExecutionRequest>,
+    ) -> Result<Response<CreateExecutionResponse>, Status> {
+        let new = convert::new_execution_from(request.into_inner()).map_err(status)?;
+        let done = self.control.create_execution(new).await.map_err(status)?;
+        let execution = Some(convert::execution(&done.execution));
+        Ok(Response::new(CreateExecutionResponse { execution, replayed: done.replayed }))
+    }
+
+    async fn get_execution(&self, request: Request<GetExecutionRequest>) -> Result<Response<Execution>, Status> {
+        let id = request.into_inner().execution_id.parse().map_err(status)?;
+        let (execution, result) = self.control.get_execution(id).await.map_err(status)?;
+        Ok(Response::new(Execution { result, ..convert::execution(&execution) }))
+    }
+
+    async fn cancel_execution(&self, request: Request<CancelExecutionRequest>) -> Result<Response<Execution>, Status> {
+        let CancelExecutionRequest { execution_id, reason } = request.into_inner();
+        let id = execution_id.parse().map_err(status)?;
+        let execution = self.control.cancel_execution(id, &reason).await.map_err(status)?;
+        Ok(Response::new(convert::execution(&execution)))
     }
 }
 

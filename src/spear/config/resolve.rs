@@ -320,7 +320,7 @@ fn agent(roles: Roles, merged: &mut Merged, problems: &mut Vec<Problem>) -> Spea
     }
     let s3 = service(merged, "spearlet.s3", &merged.sections.spearlet.s3, problems);
     let minio = service(merged, "spearlet.minio", &merged.sections.spearlet.minio, problems);
-    let policy = super::functions::policy(merged, problems);
+    let policy = super::functions::policy(merged);
     let section = &merged.sections.spearlet;
     let sms_addr = section.sms_grpc_addr.clone().filter(|_| !roles.sms);
     let sms_http_addr = section.sms_http_addr.clone().filter(|_| !roles.sms);

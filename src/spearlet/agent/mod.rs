@@ -16,7 +16,7 @@ mod figures;
 mod follow;
 mod heartbeat;
 mod identity;
-mod load;
+pub(crate) mod load;
 mod register;
 
 #[cfg(test)]

@@ -43,6 +43,8 @@ pub(crate) struct World {
     /// Terminal reports, refused ones among them.
     pub reports: Vec<ExecutionReport>,
     pub lists: usize,
+    /// What agents asked for on behalf of their callers.
+    pub created: Vec<NewExecution>,
     /// The next answers of a call, by its name, before the real one.
     pub script: BTreeMap<&'static str, VecDeque<Fault>>,
     pub next_heartbeat: Duration,
@@ -79,6 +81,7 @@ impl Scripted {
             files: BTreeMap::new(),
             reports: Vec::new(),
             lists: 0,
+            created: Vec::new(),
             script: BTreeMap::new(),
             next_heartbeat: Duration::from_millis(100),
         };
@@ -479,6 +482,51 @@ impl Control for Line {
                 world.finished_logs.push(id);
             }
             Ok(AppendedLogs { next_seq })
+        })
+        .await
+    }
+
+    async fn create_execution(&self, new: NewExecution) -> Result<Created, Fault> {
+        self.call("create_execution", |world| {
+            if !world.tasks.contains_key(&new.task_id) {
+                return Err(Fault::not_found("TASK_NOT_FOUND", "no such task"));
+            }
+            let execution = api::convert::execution_from(api::proto::v1::Execution {
+                execution_id: ExecutionId::new().to_string(),
+                task_id: new.task_id.to_string(),
+                attempt: 1,
+                status: api::proto::v1::ExecutionStatus::Pending.into(),
+                timeout_ms: new.timeout.map(api::convert::millis_of),
+                input_bytes: new.input.len() as u64,
+                traceparent: new.traceparent.clone().unwrap_or_default(),
+                ..Default::default()
+            })?;
+            world.inputs.insert(execution.id, new.input.clone());
+            world.executions.insert(execution.id, execution.clone());
+            world.created.push(new);
+            Ok(Created { execution, replayed: false })
+        })
+        .await
+    }
+
+    async fn get_execution(&self, execution: ExecutionId) -> Result<(Execution, Bytes), Fault> {
+        self.call("get_execution", |world| {
+            let missing = || Fault::not_found("EXECUTION_NOT_FOUND", "no such execution");
+            let found = world.executions.get(&execution).cloned().ok_or_else(missing)?;
+            Ok((found, world.results.get(&execution).cloned().unwrap_or_default()))
+        })
+        .await
+    }
+
+    async fn cancel_execution(&self, execution: ExecutionId, reason: &str) -> Result<Execution, Fault> {
+        self.call("cancel_execution", |world| {
+            let missing = || Fault::not_found("EXECUTION_NOT_FOUND", "no such execution");
+            let found = world.executions.get_mut(&execution).ok_or_else(missing)?;
+            if found.status.terminal() {
+                return Err(Fault::conflict("EXECUTION_ENDED", format!("it is {}", found.status)));
+            }
+            (found.status, found.message) = (ExecutionStatus::Cancelled, reason.to_owned());
+            Ok(found.clone())
         })
         .await
     }

@@ -332,6 +332,7 @@ impl Machine {
                 control: Some(control.clone()),
                 config: config.clone(),
                 stopping: supervisor.stopping(),
+                bus: bus::Bus::start(&store, &supervisor.scope(Phase::Bus, "bus")),
             },
             &supervisor.scope(Phase::Work, "functions"),
         );

@@ -298,7 +298,10 @@ impl Run<'_> {
         self.sink.system("info", "started");
         let began = executor.clock.monotonic();
         let invoked = self.invoke(lease, timeout).instrument(tracing::info_span!("run")).await;
-        executor.figures.see(|figures| figures.run.took(executor.clock.monotonic().saturating_sub(began)));
+        let took = executor.clock.monotonic().saturating_sub(began);
+        executor.figures.see(|figures| figures.run.took(took));
+        let completed = invoked.as_ref().is_ok_and(|answer| answer.ended.exit_code == 0);
+        executor.functions.ended(&function, took, !completed);
         Ok(self.ended(invoked))
     }
 

@@ -60,7 +60,7 @@ impl Functions {
         }
         let functions = Arc::downgrade(self);
         metrics.sampled(
-            "spear_function_calls",
+            "spear_function_calls_in_flight",
             "Calls of functions: under way, or waiting for a place.",
             ["state"],
             move || {

@@ -15,7 +15,7 @@ use futures_util::{FutureExt, stream};
 use runtime::{Answer, Lease, LogBuffer, Piece, ReplyReader, Streams, reply};
 use std::{
     panic::AssertUnwindSafe,
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
     time::{Duration, Instant},
 };
 use telemetry::trace;
@@ -24,7 +24,7 @@ use tracing::Instrument;
 use types::{ExecutionId, ExecutionStatus, Reason, TaskId, Timestamp};
 
 use super::{
-    Function, Functions,
+    CallEnd, CallSignal, Function, Functions,
     recent::{MOST_ANSWER, Past, Running},
 };
 
@@ -42,6 +42,8 @@ struct Begun {
     at: Instant,
     logs: LogBuffer,
     lease: Lease,
+    /// Is it known how it ended?
+    noted: bool,
     _place: OwnedSemaphorePermit,
 }
 
@@ -74,14 +76,24 @@ impl Functions {
         let function = self.get(task).await?;
         call.deadline = Some(call.deadline.unwrap_or(function.manifest.timeout));
         let waited = Instant::now();
-        let lease = function.pool.checkout(&call.cancel).await.map_err(|error| self.refused(error))?;
+        let lease = function.pool.checkout(&call.cancel).await.map_err(|error| {
+            if error.reason == Reason::Queue {
+                function.tally.refused();
+            }
+            self.refused(error)
+        })?;
         self.figures.see(|figures| figures.waited(waited.elapsed(), lease.cold()));
-        let execution = ExecutionId::new();
+        let execution = call.execution.unwrap_or_default();
         let (sink, logs) = LogBuffer::new(self.clock.clone(), MOST_LOG, 1);
         let begun = self.clock.wall();
-        let running = Running { task, name: function.task.name.as_str().into(), begun, cancel: call.cancel.clone() };
-        self.recent.begin(execution, running);
-        let begun = Begun { functions: self.clone(), function, execution, begun, at, logs, lease, _place: place };
+        let name = function.name.clone();
+        let running = Running { task, name: name.clone(), begun, cancel: call.cancel.clone() };
+        if !self.recent.begin(execution, running) {
+            return Err(InvokeError::new(Reason::Task, format!("an execution {execution} is under way already")));
+        }
+        self.bus.emit(CallSignal { execution, task, name, at: begun, ended: None });
+        let functions = self.clone();
+        let begun = Begun { functions, function, execution, begun, at, logs, lease, noted: false, _place: place };
         let span = tracing::info_span!("invoke", %execution, task = %task);
         trace::adopt(&span, call.traceparent.as_deref());
         if let Some(context) = trace::of(&span).or_else(|| call.traceparent.clone()) {
@@ -98,6 +110,7 @@ impl Functions {
     /// Counts a call that found no place.
     fn refused(&self, error: InvokeError) -> InvokeError {
         if error.reason == Reason::Queue {
+            self.tally.refused();
             self.figures.see(|figures| figures.refused.inc());
         }
         error
@@ -112,8 +125,8 @@ impl Begun {
     async fn whole(mut self, call: Invocation, streams: Streams) -> Result<Outcome, InvokeError> {
         let execution = self.execution;
         let answered = self.run(call, streams).await;
-        let answered = self.note(answered)?;
-        let Answer { head, result, ended } = answered;
+        self.note(&answered);
+        let Answer { head, result, ended } = answered?;
         Ok(Outcome { execution, head, body: Body::Full(result), end: End::Now(ended) })
     }
 
@@ -130,7 +143,8 @@ impl Begun {
         let scope = self.functions.scope.clone();
         let running = async move {
             let answered = self.run(call, streams).await;
-            let ended = self.note(answered).map(|answer| answer.ended);
+            self.note(&answered);
+            let ended = answered.map(|answer| answer.ended);
             // Whoever asked may have gone: that it ended is known all the same.
             let _gone = done.send(ended);
             Ok(())
@@ -171,8 +185,9 @@ impl Begun {
     }
 
     /// Remembers and counts how it ended.
-    fn note(&self, answered: Result<Answer, InvokeError>) -> Result<Answer, InvokeError> {
-        let (ended, failure) = match &answered {
+    fn note(&mut self, answered: &Result<Answer, InvokeError>) {
+        self.noted = true;
+        let (ended, failure) = match answered {
             Ok(answer) => (answer.ended, None),
             Err(error) => {
                 let ended = Ended { disposition: error.disposition(), exit_code: 0, usage: error.usage };
@@ -193,20 +208,22 @@ impl Begun {
             code => format!("the guest ended with exit code {code}"),
         };
         let answer = answered.as_ref().ok().map(|answer| answer.result.clone());
-        let tally = &self.function.tally;
-        tally.calls.fetch_add(1, Ordering::Relaxed);
-        let spent = u64::try_from(self.at.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        tally.nanoseconds.fetch_add(spent, Ordering::Relaxed);
-        if status != ExecutionStatus::Completed {
-            tally.failures.fetch_add(1, Ordering::Relaxed);
-        }
+        self.functions.ended(&self.function, self.at.elapsed(), status != ExecutionStatus::Completed);
         self.functions.figures.see(|figures| figures.ended(status, reason, self.at.elapsed()));
+        let (name, at) = (self.function.name.clone(), self.functions.clock.wall());
+        self.functions.bus.emit(CallSignal {
+            execution: self.execution,
+            task: self.function.task.id,
+            name: name.clone(),
+            at,
+            ended: Some(CallEnd { status, reason, usage: ended.usage }),
+        });
         self.functions.recent.end(Past {
             execution: self.execution,
             task: self.function.task.id,
-            name: self.function.task.name.as_str().into(),
+            name,
             begun: self.begun,
-            ended: self.functions.clock.wall(),
+            ended: at,
             status,
             reason,
             message: failure.map_or_else(exited, |error| error.message.clone()),
@@ -216,7 +233,16 @@ impl Begun {
             answer: answer.filter(|answer: &Bytes| answer.len() <= MOST_ANSWER),
             logs: self.logs.drain(),
         });
-        answered
+    }
+}
+
+impl Drop for Begun {
+    fn drop(&mut self) {
+        // A caller that goes away drops what it waits for, and its call ends with that.
+        if !self.noted {
+            let gone = InvokeError::new(Reason::Cancelled, "nobody waits for the answer any more");
+            self.note(&Err(gone));
+        }
     }
 }
 

@@ -10,7 +10,6 @@
 //! The node's policy stands above all grants: what it does not allow is an error that names both, never a silent no.
 
 use runtime::{Directory, Grants, InstanceSpec, Limits, PoolSettings, Preparation, Scratch};
-use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 use types::{Executable, Fault, Task, id::clip};
@@ -19,11 +18,13 @@ use crate::Config;
 
 /// Largest result the node's store can keep, bytes.
 const MOST_RESULT: usize = store::MOST_VALUE - 1024;
+/// Largest secret, bytes.
+const MOST_SECRET: u64 = 64 << 10;
 /// Directories that one function may be granted.
 const MOST_DIRECTORIES: usize = 32;
 
 /// What any function of this node may be granted.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Policy {
     /// Directories of the host below which directories may be granted to be read.
     pub read: Vec<PathBuf>,
@@ -31,12 +32,25 @@ pub struct Policy {
     pub write: Vec<PathBuf>,
     /// Most bytes of a scratch directory; 0: there are none.
     pub scratch_bytes: u64,
-    /// Variables of the agent's own environment that may be handed on, by name, with their values.
-    pub env: BTreeMap<String, String>,
-    /// Secrets by name.
-    pub secrets: BTreeMap<String, SecretString>,
+    /// Variables of the agent's own environment that may be handed on, by name, with their values; none: not set.
+    pub env: BTreeMap<String, Option<String>>,
+    /// Directory of secrets: each file is one, by its name; none: there are none.
+    pub secrets_dir: Option<PathBuf>,
     /// Hosts that may be reached: `host`, `host:port`, `*.domain`, `*`.
     pub outbound: Vec<String>,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            read: Vec::new(),
+            write: Vec::new(),
+            scratch_bytes: 64 << 20,
+            env: BTreeMap::new(),
+            secrets_dir: None,
+            outbound: Vec::new(),
+        }
+    }
 }
 
 /// A task as a function.
@@ -176,11 +190,13 @@ fn granted(policy: &Policy, task: &Task) -> Result<(Grants, BTreeMap<String, Str
     let mut env = BTreeMap::new();
     for name in asked.env {
         let missing = || wrong(format!("env: {} is not handed on by this node (policy.env)", clip(&name)));
-        env.insert(name.clone(), policy.env.get(&name).ok_or_else(missing)?.clone());
+        // One that the agent does not have, the function does not have either.
+        if let Some(value) = policy.env.get(&name).ok_or_else(missing)? {
+            env.insert(name.clone(), value.clone());
+        }
     }
     for (name, secret) in asked.secrets {
-        let missing = || wrong(format!("secrets: this node has no secret {} (policy.secrets)", clip(&secret)));
-        env.insert(name, policy.secrets.get(&secret).ok_or_else(missing)?.expose_secret().to_owned());
+        env.insert(name, read_secret(policy, &secret).map_err(wrong)?);
     }
     for host in &asked.outbound {
         if !policy.outbound.iter().any(|allowed| allowed == "*" || allowed == host) {
@@ -188,6 +204,32 @@ fn granted(policy: &Policy, task: &Task) -> Result<(Grants, BTreeMap<String, Str
         }
     }
     Ok((grants, env, asked.outbound))
+}
+
+/// A secret by its name, without the end of its last line.
+fn read_secret(policy: &Policy, name: &str) -> Result<String, String> {
+    let shown = clip(name);
+    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    if name.is_empty() || name.starts_with('.') || !name.chars().all(fits) {
+        return Err(format!("secrets: {shown:?} is not the name of a secret"));
+    }
+    let dir = policy.secrets_dir.as_ref();
+    let path = dir.ok_or_else(|| format!("secrets: {shown}: this node has none (policy.secrets_dir)"))?.join(name);
+    let read = || -> std::io::Result<String> {
+        use std::io::Read as _;
+        let mut text = String::new();
+        std::fs::File::open(path)?.take(MOST_SECRET + 1).read_to_string(&mut text)?;
+        Ok(text)
+    };
+    match read() {
+        Ok(text) if text.len() as u64 > MOST_SECRET => {
+            Err(format!("secrets: {shown} is larger than {MOST_SECRET} bytes"))
+        }
+        Ok(text) => Ok(text.trim_end_matches(['\r', '\n']).to_owned()),
+        Err(error) => {
+            Err(format!("secrets: {shown} cannot be read on this node (policy.secrets_dir): {}", error.kind()))
+        }
+    }
 }
 
 /// The directory as it really lies, if the policy allows it: links are followed first.

@@ -9,14 +9,19 @@
 //! finds a new one and the old one goes when its last call has ended. A task is asked for again every [`FRESH`]; until
 //! the answer is there the old one serves, also when the registry is away.
 
+pub(crate) mod faces;
 mod figures;
 mod invoke;
 pub(crate) mod manifest;
 mod recent;
+mod signals;
+mod tally;
 
 pub use invoke::LocalInvoker;
 pub use manifest::Policy;
-pub(crate) use recent::{Recent, State};
+pub(crate) use recent::{Past, Recent, Running, State};
+pub use signals::{CallEnd, CallSignal};
+pub(crate) use tally::{Counted, Tally};
 
 use runtime::{InstanceView, InvokeError, Pool, PoolSettings, Prepared, Runtimes};
 use std::{
@@ -61,11 +66,14 @@ pub(crate) struct Deps {
     pub(crate) config: Live<Config>,
     /// Cancelled as soon as the process begins to stop: nothing new is begun then.
     pub(crate) stopping: Stop,
+    /// Hears of every call.
+    pub(crate) bus: bus::Bus,
 }
 
 /// A task that is ready to be called.
 pub(crate) struct Function {
     pub(crate) task: Task,
+    pub(crate) name: Arc<str>,
     pub(crate) manifest: Manifest,
     pub(crate) pool: Pool,
     /// How it is called and was compiled, for people.
@@ -76,14 +84,6 @@ pub(crate) struct Function {
     asked: AtomicU64,
     called: AtomicU64,
     pub(crate) tally: Tally,
-}
-
-/// What a function has done.
-#[derive(Debug, Default)]
-pub(crate) struct Tally {
-    pub(crate) calls: AtomicU64,
-    pub(crate) failures: AtomicU64,
-    pub(crate) nanoseconds: AtomicU64,
 }
 
 /// All functions of the node. It is the node's [`api::Invoker`].
@@ -103,6 +103,9 @@ pub struct Functions {
     places: Arc<Semaphore>,
     next_instance: Arc<AtomicU64>,
     recent: Recent,
+    /// Of all functions, those that are gone too.
+    tally: Tally,
+    bus: bus::Bus,
     figures: Slot<Figures>,
 }
 
@@ -124,6 +127,8 @@ impl Functions {
             places: Arc::new(Semaphore::new(places)),
             next_instance: Arc::new(AtomicU64::new(1)),
             recent: Recent::default(),
+            tally: Tally::default(),
+            bus: deps.bus,
             figures: Slot::default(),
         });
         let tended = functions.clone();
@@ -138,6 +143,17 @@ impl Functions {
     /// What is known of calls, running and ended.
     pub(crate) fn recent(&self) -> &Recent {
         &self.recent
+    }
+
+    /// What all functions together have done.
+    pub(crate) fn tally(&self) -> &Tally {
+        &self.tally
+    }
+
+    /// A call of a function has ended, whoever asked for it.
+    pub(crate) fn ended(&self, function: &Function, took: Duration, failed: bool) {
+        function.tally.ended(took, failed);
+        self.tally.ended(took, failed);
     }
 
     /// All functions that are ready.
@@ -262,6 +278,7 @@ impl Functions {
         let now = AtomicU64::new(self.now());
         let function = Arc::new(Function {
             task: task.clone(),
+            name: task.name.as_str().into(),
             manifest,
             pool,
             prepared,

@@ -5,9 +5,11 @@
 use api::{Usage, invocation::Disposition};
 use bytes::Bytes;
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, VecDeque, btree_map::Entry},
     sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
 };
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use types::{ExecutionId, ExecutionStatus, LogLine, Reason, TaskId, Timestamp};
 
@@ -69,16 +71,26 @@ struct Inner {
 
 /// The calls.
 #[derive(Default)]
-pub(crate) struct Recent(Mutex<Inner>);
+pub(crate) struct Recent {
+    inner: Mutex<Inner>,
+    /// One of them has ended.
+    ended: Notify,
+}
 
 impl Recent {
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().unwrap_or_else(|broken| broken.into_inner())
+        self.inner.lock().unwrap_or_else(|broken| broken.into_inner())
     }
 
-    /// A call has begun.
-    pub(super) fn begin(&self, execution: ExecutionId, running: Running) {
-        self.lock().running.insert(execution, running);
+    /// A call begins; false: another of this id is under way.
+    pub(super) fn begin(&self, execution: ExecutionId, running: Running) -> bool {
+        match self.lock().running.entry(execution) {
+            Entry::Occupied(_) => false,
+            Entry::Vacant(vacant) => {
+                vacant.insert(running);
+                true
+            }
+        }
     }
 
     /// A call has ended.
@@ -95,7 +107,34 @@ impl Recent {
             gone.push(oldest);
         }
         drop(inner);
+        self.ended.notify_waiters();
         drop(gone);
+    }
+
+    /// Waits until a call has ended, at most so long, and says how it stands then.
+    pub(crate) async fn ended(&self, execution: ExecutionId, patience: Duration) -> Option<State> {
+        let ending = async {
+            loop {
+                let ended = self.ended.notified();
+                if !matches!(self.get(execution), Some(State::Running(_))) {
+                    return;
+                }
+                ended.await;
+            }
+        };
+        // How it stands is the answer in both cases.
+        drop(tokio::time::timeout(patience, ending).await);
+        self.get(execution)
+    }
+
+    /// Forgets the calls of a task that have ended; how many.
+    pub(crate) fn forget(&self, task: TaskId) -> usize {
+        let mut inner = self.lock();
+        let (gone, kept): (VecDeque<_>, VecDeque<_>) = inner.past.drain(..).partition(|past| past.task == task);
+        inner.past = kept;
+        inner.bytes = inner.past.iter().map(|past| past.bytes()).sum();
+        drop(inner);
+        gone.len()
     }
 
     /// How a call stands.
@@ -104,6 +143,11 @@ impl Recent {
         let past = || inner.past.iter().rev().find(|past| past.execution == execution).cloned();
         let running = inner.running.get(&execution).cloned();
         running.map(State::Running).or_else(|| past().map(State::Ended))
+    }
+
+    /// Calls under way.
+    pub(crate) fn running(&self) -> usize {
+        self.lock().running.len()
     }
 
     /// All that is known, the newest first.

@@ -39,6 +39,7 @@ impl Node {
         let deps = Deps {
             control: None,
             runtimes: runtime::Runtimes::default(),
+            bus: bus::Bus::start(&store, &supervisor.scope(Phase::Bus, "bus")),
             store,
             clock,
             data_dir: dir.path().to_owned(),

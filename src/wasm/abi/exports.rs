@@ -157,7 +157,7 @@ fn json(value: &Value) -> Json {
         Value::I32(number) => Json::from(*number),
         Value::I64(number) => Json::from(*number),
         // By way of its shortest text: 0.1 stays 0.1.
-        Value::F32(number) => real(number.to_string().parse().unwrap_or(f64::from(*number))),
+        Value::F32(number) => real(number.to_string().parse().unwrap_or_else(|_| f64::from(*number))),
         Value::F64(number) => real(*number),
         _ => Json::Null,
     }

@@ -1,6 +1,9 @@
 //! A runtime in a directory of its own, and calls of guests in it.
 
-use runtime::{Answer, Artifact, InstanceSpec, InvokeError, Limits, LogBuffer, Preparation, Runtime, Streams};
+use runtime::{
+    Answer, Artifact, Instance, InstanceSpec, InvokeError, Limits, LogBuffer, LogSink, Preparation, Prepared, Runtime,
+    Streams,
+};
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
@@ -126,6 +129,68 @@ impl Bench {
     pub async fn wat(&self, wat: &str, change: impl FnOnce(&mut Setup)) -> Ran {
         self.call(&wasm(wat), change).await
     }
+}
+
+/// A function whose instance is kept from call to call, as a pool keeps it.
+pub struct Function {
+    wasm: Wasm,
+    prepared: Prepared,
+    pub spec: Arc<InstanceSpec>,
+    idle: Option<Box<dyn Instance>>,
+    logs: LogSink,
+    _buffer: LogBuffer,
+    /// Instances that were made.
+    pub made: usize,
+}
+
+impl Bench {
+    /// A function of a module; `compiler` as in a task.
+    pub async fn function(&self, module: &[u8], compiler: &str, spec: InstanceSpec) -> Result<Function, InvokeError> {
+        let asked = Preparation { compiler: compiler.to_owned(), ..Preparation::from(&spec.limits) };
+        let prepared = self.wasm.prepare(&self.artifact(module), &asked).await?;
+        let (logs, buffer) = LogBuffer::new(Arc::new(SystemClock::new()), 0, 1);
+        let (wasm, spec) = (self.wasm.clone(), Arc::new(spec));
+        Ok(Function { wasm, prepared, spec, idle: None, logs, _buffer: buffer, made: 0 })
+    }
+}
+
+impl Function {
+    /// Calls the instance that is kept, or a new one.
+    pub async fn invoke(&mut self, call: Invocation) -> Result<Answer, InvokeError> {
+        let logs = self.logs.clone();
+        self.invoke_with(call, Streams { logs, logs_stdout: false, reply: None }).await
+    }
+
+    pub async fn invoke_with(&mut self, call: Invocation, streams: Streams) -> Result<Answer, InvokeError> {
+        let mut instance = match self.idle.take() {
+            Some(instance) => instance,
+            None => {
+                self.made += 1;
+                self.wasm.start(&self.prepared, &self.spec).await?
+            }
+        };
+        let answer = instance.invoke(call, streams).await;
+        self.idle = Some(instance).filter(|instance| instance.reusable());
+        answer
+    }
+
+    /// The next call gets a new instance.
+    pub fn forget(&mut self) {
+        self.idle = None;
+    }
+
+    pub fn keeps_one(&self) -> bool {
+        self.idle.is_some()
+    }
+
+    pub fn logs(&self) -> LogSink {
+        self.logs.clone()
+    }
+}
+
+/// A call with arguments.
+pub fn call<'a>(args: impl IntoIterator<Item = &'a str>) -> Invocation {
+    Invocation { args: args.into_iter().map(str::to_owned).collect(), ..Invocation::default() }
 }
 
 /// Runs an async test body with its own runtime.

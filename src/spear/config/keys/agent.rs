@@ -362,7 +362,7 @@ const POLICY: &[Key] = &[
         "spearlet.policy.secrets_dir",
         Kind::Path,
         "",
-        "Directory of secrets that functions may be granted: each file is one, by its name. Read at the start and on SIGHUP.",
+        "Directory of secrets that functions may be granted: each file is one, by its name. It is read when a function is made ready.",
     )
     .variable(&["SPEARLET_POLICY_SECRETS_DIR"])
     .live(),

@@ -2,13 +2,13 @@
 
 use super::*;
 use api::{
-    AppendedLogs, AssignmentEvent, Control, Cursor, ExecutionReport, FileStream, HeartbeatAck, LogBatch, Registered,
-    Registration, WorkItem, WorkList,
+    AppendedLogs, AssignmentEvent, Control, Created, Cursor, ExecutionReport, FileStream, HeartbeatAck, LogBatch,
+    NewExecution, Registered, Registration, WorkItem, WorkList,
 };
 use async_trait::async_trait;
 use futures_util::{StreamExt, stream::BoxStream};
 use std::collections::BTreeMap;
-use types::{ErrorKind, ExecutionId, FileId, FileRecord, NodeId, NodeResource, Task, TaskId, Timestamp};
+use types::{ErrorKind, Execution, ExecutionId, FileId, FileRecord, NodeId, NodeResource, Task, TaskId, Timestamp};
 
 const BODY: &[u8] = b"\0asm registry";
 const ID: &str = "93f9a7ca-e033-4bb7-8b5a-c0899f9a52b8";
@@ -82,6 +82,18 @@ impl Control for Registry {
     }
 
     async fn append_logs(&self, _: LogBatch) -> Result<AppendedLogs, Fault> {
+        never()
+    }
+
+    async fn create_execution(&self, _: NewExecution) -> Result<Created, Fault> {
+        never()
+    }
+
+    async fn get_execution(&self, _: ExecutionId) -> Result<(Execution, Bytes), Fault> {
+        never()
+    }
+
+    async fn cancel_execution(&self, _: ExecutionId, _: &str) -> Result<Execution, Fault> {
         never()
     }
 

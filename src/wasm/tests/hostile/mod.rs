@@ -1,5 +1,7 @@
 //! Guests that do not want to end, or to end this process.
 
+mod stack;
+
 use std::time::Duration;
 use types::Reason;
 
