@@ -33,6 +33,8 @@ pub(crate) struct Stopped {
 #[derive(Debug, Default)]
 struct Gate {
     stopped: Option<Stopped>,
+    /// It has ended: whoever wants it stopped comes too late.
+    ended: bool,
     flag: Option<Flag>,
 }
 
@@ -60,11 +62,19 @@ impl Control {
     }
 
     /// Stops the call. The first reason counts.
-    #[expect(unsafe_code, reason = "raises the flag inside the instance")]
     pub(crate) fn stop(&self, reason: Reason, message: impl Into<String>) {
+        self.stop_as(reason, message.into(), false);
+    }
+
+    #[expect(unsafe_code, reason = "raises the flag inside the instance")]
+    fn stop_as(&self, reason: Reason, message: String, overran: bool) {
         let mut gate = self.lock();
+        if gate.ended {
+            return;
+        }
         if gate.stopped.is_none() {
-            gate.stopped = Some(Stopped { reason, message: message.into() });
+            gate.stopped = Some(Stopped { reason, message });
+            self.overran.store(overran, Ordering::Release);
         }
         self.fast.store(true, Ordering::Release);
         if let Some(flag) = &gate.flag {
@@ -81,8 +91,7 @@ impl Control {
 
     /// Stops a try that took too long where it is: the call begins anew elsewhere.
     pub(crate) fn overrun(&self) {
-        self.overran.store(true, Ordering::Release);
-        self.stop(Reason::Internal, "it takes longer than a try may");
+        self.stop_as(Reason::Internal, "it takes longer than a try may".to_owned(), true);
     }
 
     /// Was it a try that took too long?
@@ -98,6 +107,13 @@ impl Control {
     /// Why it was stopped.
     pub(crate) fn stopped(&self) -> Option<Stopped> {
         self.lock().stopped.clone()
+    }
+
+    /// It has ended. Tells why it was stopped, if it was; from now on nobody can.
+    pub(crate) fn end(&self) -> Option<Stopped> {
+        let mut gate = self.lock();
+        gate.ended = true;
+        gate.stopped.clone()
     }
 
     /// Arms the flag of the call's instance; disarmed when the guard is dropped, which must be before the store.
@@ -135,5 +151,29 @@ pub(crate) struct Armed<'a>(&'a Control);
 impl Drop for Armed<'_> {
     fn drop(&mut self) {
         self.0.lock().flag = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_reason_counts_and_none_after_the_end() {
+        let control = Control::default();
+        control.stop(Reason::Output, "too much");
+        control.overrun();
+        assert_eq!(control.end().map(|stopped| stopped.reason), Some(Reason::Output));
+        assert!(!control.overran(), "it was stopped for another reason");
+
+        let control = Control::default();
+        assert_eq!(control.end(), None);
+        control.overrun();
+        control.stop(Reason::Deadline, "late");
+        assert_eq!((control.stopped(), control.overran(), control.is_stopped()), (None, false, false));
+
+        let control = Control::default();
+        control.overrun();
+        assert!(control.overran() && control.end().is_some());
     }
 }

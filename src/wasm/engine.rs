@@ -10,7 +10,7 @@ use wasmer::{
         CompilerConfig, CpuFeature, Cranelift, CraneliftOptLevel, EngineBuilder, Features, NativeEngineExt, Singlepass,
     },
 };
-use wasmparser::WasmFeatures;
+use wasmparser::{Parser, Payload, WasmFeatures};
 
 use crate::{budget::CompileTunables, pace::Pace, scan::Facts, stop};
 
@@ -67,7 +67,7 @@ impl Compiler {
 pub(crate) fn settings(compiler: Compiler) -> String {
     let cpu: Vec<String> = CpuFeature::for_host().iter().map(|feature| format!("{feature:?}")).collect();
     format!(
-        "wasmer={};compiler={};opt=speed;os={};arch={};cpu={};stop={};features=1;memory=exact",
+        "wasmer={};compiler={};opt=speed;os={};arch={};cpu={};stop={};features=2;memory=exact",
         version(),
         compiler.as_str(),
         std::env::consts::OS,
@@ -85,6 +85,9 @@ pub fn version() -> &'static str {
 /// Compiles a module with the stop flag in it. Takes as much memory and time as it takes: only the limited
 /// child and the self-test (with its own tiny module) call this.
 pub(crate) fn compile(wasm: &[u8], compiler: Compiler) -> Result<Vec<u8>, String> {
+    if compiler == Compiler::Singlepass && has_empty_memory(wasm) {
+        return Err("a memory that begins without a page needs the compiler cranelift".to_owned());
+    }
     let stop = std::sync::Arc::new(stop::StopFlag::default());
     // One thread: the limits of memory and processor time mean the same on every machine.
     let threads = std::num::NonZero::<usize>::MIN;
@@ -105,6 +108,16 @@ pub(crate) fn compile(wasm: &[u8], compiler: Compiler) -> Result<Vec<u8>, String
     engine.set_tunables(CompileTunables::new());
     let module = Module::new(&engine, wasm).map_err(|error| error.to_string())?;
     module.serialize().map(|bytes| bytes.to_vec()).map_err(|error| error.to_string())
+}
+
+/// Does it have a memory that begins without a page? The code of singlepass compares addresses with the length less the
+/// bytes of the access, and below zero that is more than any address: all of the process would lie open.
+fn has_empty_memory(wasm: &[u8]) -> bool {
+    let mut memories = Parser::new(0).parse_all(wasm).filter_map(|payload| match payload {
+        Ok(Payload::MemorySection(section)) => Some(section),
+        _ => None,
+    });
+    memories.any(|section| section.into_iter().any(|memory| memory.is_ok_and(|memory| memory.initial == 0)))
 }
 
 /// A compiled module in memory, ready to be instantiated.

@@ -41,7 +41,10 @@ impl Figures {
                 "Modules that could not be made ready, by reason.",
                 ["reason"],
             ),
-            memory: metrics.gauge("spear_wasm_guest_memory_bytes", "Memories and tables of the guests that run."),
+            memory: metrics.gauge(
+                "spear_wasm_guest_memory_bytes",
+                "Memories and tables of the guests that run or wait for a call.",
+            ),
         }
     }
 }

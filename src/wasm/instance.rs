@@ -158,7 +158,7 @@ impl Instance for WasmInstance {
             true => self.arguments.clone(),
             false => Arc::new(arguments(&self.spec, Some(&call))?),
         };
-        let streams = match self.attempt(&mut call, streams, &arguments) {
+        let streams = match self.attempt(&mut call, streams, &arguments, limit) {
             Tried::Ended(answer) => {
                 self.reusable = self.live.is_some();
                 return answer;
@@ -238,11 +238,17 @@ impl WasmInstance {
     }
 
     /// Runs a call of a short function right here, if that can harm nobody.
-    fn attempt(&mut self, call: &mut Invocation, streams: Streams, arguments: &Arc<Arguments>) -> Tried {
+    fn attempt(
+        &mut self,
+        call: &mut Invocation,
+        streams: Streams,
+        arguments: &Arc<Arguments>,
+        limit: Duration,
+    ) -> Tried {
         let Body::Full(input) = &call.body else { return Tried::No(streams) };
         let warm = self.live.as_ref().is_some_and(|live| live.loaded.pace.quick());
         let alone = streams.reply.is_none() && self.spec.grants.is_empty() && !self.spec.keeps_state;
-        if !warm || !alone || call.cancel.is_cancelled() || self.spec.limits.wall < TRY {
+        if !warm || !alone || call.cancel.is_cancelled() || limit < TRY {
             return Tried::No(streams);
         }
         // Every one that runs counts, wherever it runs.

@@ -162,6 +162,8 @@ impl Live {
         self.broken = true;
         let called = catch_unwind(AssertUnwindSafe(|| self.run(process, control)));
         let how = called.unwrap_or_else(|panic| Err(panicked(&*panic)));
+        // What it was is settled here: a try whose log is handed out must not begin anew.
+        let stopped = control.end();
         // Files, buffers and logs of this call go with its process.
         let left = self
             .env
@@ -178,7 +180,7 @@ impl Live {
             bytes_out: left.written,
         };
         // Whatever the guest made of being stopped, it was stopped.
-        let verdict = match control.stopped() {
+        let verdict = match stopped {
             Some(stopped) => Err(InvokeError::new(stopped.reason, stopped.message)),
             None => how.and_then(|how| judge(how, &self.budget)),
         };

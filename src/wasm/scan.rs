@@ -8,13 +8,15 @@
 use runtime::InvokeError;
 use types::Reason;
 use wasmparser::{
-    CompositeInnerType, Encoding, ExternalKind, FuncType, FuncValidatorAllocations, Operator, Parser, Payload, TypeRef,
-    ValType, Validator,
+    CompositeInnerType, Encoding, ExternalKind, FuncType, FuncValidator, FuncValidatorAllocations, Operator, Parser,
+    Payload, TypeRef, ValType, Validator, ValidatorResources,
 };
 
 use crate::{engine, host, stop};
 
 const MOST_TYPES: u32 = 50_000;
+/// Parameters and results of all types together: a few bytes of a module each, and more in memory.
+const MOST_TYPE_PARTS: u32 = 1_000_000;
 const MOST_FUNCTIONS: u32 = 300_000;
 const MOST_IMPORTS: u32 = 1_000;
 const MOST_EXPORTS: u32 = 50_000;
@@ -26,6 +28,8 @@ const MOST_CUSTOM_SECTIONS: u32 = 1_000;
 const MOST_LOCALS: u32 = 10_000;
 const MOST_BODY_BYTES: usize = 4 << 20;
 const MOST_NESTING: u32 = 50_000;
+/// Values that a function has on its stack at once: see `stack.rs`.
+const MOST_OPERANDS: u32 = 10_000;
 const MOST_BRANCHES: u32 = 200_000;
 
 /// The function of a reactor that is called before any other.
@@ -86,7 +90,7 @@ pub fn scan(wasm: &[u8]) -> Result<Facts, InvokeError> {
             wasmparser::ValidPayload::Func(function, body) => {
                 scan.body(&body)?;
                 let mut function = function.into_validator(allocations);
-                function.validate(&body).map_err(invalid)?;
+                operators(&mut function, &body)?;
                 allocations = function.into_allocations();
             }
             wasmparser::ValidPayload::Ok | wasmparser::ValidPayload::Parser(_) | wasmparser::ValidPayload::End(_) => {}
@@ -96,6 +100,22 @@ pub fn scan(wasm: &[u8]) -> Result<Facts, InvokeError> {
     let facts = Facts { puts_back: !scan.changes_tables };
     scan.verdict()?;
     Ok(facts)
+}
+
+/// Validates a body and counts its operands.
+fn operators(
+    validator: &mut FuncValidator<ValidatorResources>,
+    body: &wasmparser::FunctionBody<'_>,
+) -> Result<(), InvokeError> {
+    let mut reader = body.get_binary_reader();
+    validator.read_locals(&mut reader).map_err(invalid)?;
+    reader.set_features(engine::validator_features());
+    while !reader.eof() {
+        let offset = reader.original_position();
+        reader.visit_operator(&mut validator.visitor(offset)).map_err(invalid)?.map_err(invalid)?;
+        at_most("operands on the stack of a function", validator.operand_stack_height(), MOST_OPERANDS)?;
+    }
+    reader.finish_expression(&validator.visitor(reader.original_position())).map_err(invalid)
 }
 
 fn invalid(error: wasmparser::BinaryReaderError) -> InvokeError {
@@ -157,7 +177,20 @@ impl Scan {
             Payload::Version { encoding: Encoding::Component, .. } => {
                 Err(refuse("a component; this build runs core modules"))
             }
-            Payload::TypeSection(section) => at_most("types", section.count(), MOST_TYPES),
+            Payload::TypeSection(section) => {
+                at_most("types", section.count(), MOST_TYPES)?;
+                let mut parts = 0usize;
+                for group in section.clone() {
+                    for ty in group.map_err(invalid)?.types() {
+                        if let CompositeInnerType::Func(ty) = &ty.composite_type.inner {
+                            parts = parts.saturating_add(ty.params().len() + ty.results().len());
+                        }
+                    }
+                    let parts = u32::try_from(parts).unwrap_or(u32::MAX);
+                    at_most("parameters and results of all types", parts, MOST_TYPE_PARTS)?;
+                }
+                Ok(())
+            }
             Payload::ImportSection(section) => at_most("imports", section.count(), MOST_IMPORTS),
             Payload::FunctionSection(section) => at_most("functions", section.count(), MOST_FUNCTIONS),
             Payload::TableSection(section) => at_most("tables", section.count(), MOST_TABLES),

@@ -1,15 +1,19 @@
 //! The end of a guest's stack, and who may meet it.
 //!
 //! ```text
-//!   │ guard │ slack │ reserve: no access │ what the guest may use │ top
-//!                    ▲ a guest's own code ends here: "call stack exhausted"
-//!                    └ the engine's code is let through, and the guest ends at its next check
+//!   │ guard │ slack │ second reserve │ first reserve │ what the guest may use │ top
+//!                    └────────── no access ─────────┘▲
+//!                                                    └ a guest's own code ends here: "call stack exhausted";
+//!                                                      the engine's is let through, and the guest ends at its next check
 //! ```
 //! The engine runs on the guest's stack, too: for every trap that code raises by a call, for tables and for memories.
 //! It takes locks of the whole process there (of backtraces, of the allocator). If it met the end of the stack with
 //! one of them, it would be thrown away like a guest, and the lock with it: every later trap of any guest would wait
-//! for ever. So the reserve belongs to the engine alone. It is longer than any frame that a module may have (the scan
-//! sees to that), so what is left of it after the guest's last frame is enough for a trap.
+//! for ever. So the reserves belong to the engine.
+//!
+//! Once the first one is open the guest may come to its next check with one more frame in it, of any size. The trap of
+//! that check has the second one. What the guest may put on the stack before, without a frame, is less than the first
+//! one: the scan bounds the operands of a function.
 //!
 //! Signals that are for the program are not delivered to threads of guests: their handlers would run on this stack.
 
@@ -28,8 +32,8 @@ use wasmer::sys::vm::{TrapHandlerFn, VMConfig, catch_traps};
 
 use crate::{stop::Flag, touched::PAGE};
 
-/// Bytes that only the engine may use.
-const RESERVE: usize = 512 << 10;
+/// Bytes of each reserve. The first must hold the operands of a function, eight bytes each (`scan.rs`).
+const RESERVE: usize = 256 << 10;
 /// More than lies between the top of a stack and the frame that looks for it.
 const SLACK: usize = 64 << 10;
 
@@ -52,18 +56,19 @@ struct Stack {
 /// What the handler of faults knows of the thread. Plain cells: it may look at any moment.
 struct Reserve {
     stack: Cell<Option<Stack>>,
-    opened: Cell<bool>,
+    /// How many are open.
+    opened: Cell<u8>,
     flag: Cell<Option<Flag>>,
 }
 
 thread_local! {
     static RESERVE_OF_THREAD: Reserve =
-        const { Reserve { stack: Cell::new(None), opened: Cell::new(false), flag: Cell::new(None) } };
+        const { Reserve { stack: Cell::new(None), opened: Cell::new(0), flag: Cell::new(None) } };
 }
 
 /// Bytes to ask the engine for, so that guests may use `limit` of them.
 pub(crate) fn length(limit: usize) -> usize {
-    let wanted = limit.next_multiple_of(PAGE).saturating_add(RESERVE + SLACK);
+    let wanted = limit.next_multiple_of(PAGE).saturating_add(2 * RESERVE + SLACK);
     LENGTH.fetch_max(wanted, Ordering::Relaxed).max(wanted)
 }
 
@@ -110,7 +115,7 @@ impl Guarded {
         RESERVE_OF_THREAD.with(|reserve| {
             match reserve.stack.get() {
                 Some(stack) if stack.length >= length && stack.limit == limit => {
-                    if reserve.opened.get() {
+                    if reserve.opened.get() > 0 {
                         protect(stack.reserve(), MprotectFlags::empty())?;
                     }
                 }
@@ -131,7 +136,7 @@ impl Guarded {
                     reserve.stack.set(Some(stack));
                 }
             }
-            reserve.opened.set(false);
+            reserve.opened.set(0);
             reserve.flag.set(Some(flag));
             Ok(Self(()))
         })
@@ -139,7 +144,7 @@ impl Guarded {
 
     /// Did the engine need the reserve? Then the guest was, or would have been, at its end.
     pub(crate) fn exhausted(&self) -> bool {
-        RESERVE_OF_THREAD.with(|reserve| reserve.opened.get())
+        RESERVE_OF_THREAD.with(|reserve| reserve.opened.get() > 0)
     }
 }
 
@@ -150,7 +155,13 @@ impl Drop for Guarded {
 }
 
 impl Stack {
+    /// Both.
     fn reserve(&self) -> Range<usize> {
+        let end = self.top - self.limit;
+        end - 2 * RESERVE..end
+    }
+
+    fn first(&self) -> Range<usize> {
         let end = self.top - self.limit;
         end - RESERVE..end
     }
@@ -220,17 +231,19 @@ pub(crate) fn handler() -> Box<TrapHandlerFn<'static>> {
     })
 }
 
-/// Opens the reserve if `address` lies in it. Nothing here allocates or waits.
+/// Opens the reserve in which `address` lies. Nothing here allocates or waits.
 fn open(address: usize) -> bool {
     RESERVE_OF_THREAD.with(|reserve| {
         let (Some(stack), Some(flag)) = (reserve.stack.get(), reserve.flag.get()) else { return false };
-        if reserve.opened.get() || !stack.reserve().contains(&address) {
+        let (range, opened) = match reserve.opened.get() {
+            0 if stack.first().contains(&address) => (stack.first(), 1),
+            0 | 1 if stack.reserve().contains(&address) => (stack.reserve(), 2),
+            _ => return false,
+        };
+        if protect(range, MprotectFlags::READ | MprotectFlags::WRITE).is_err() {
             return false;
         }
-        if protect(stack.reserve(), MprotectFlags::READ | MprotectFlags::WRITE).is_err() {
-            return false;
-        }
-        reserve.opened.set(true);
+        reserve.opened.set(opened);
         // SAFETY: the guard of the call that runs on this thread knows it, and its instance lives.
         #[expect(unsafe_code, reason = "raises the flag of the guest that runs here")]
         unsafe {

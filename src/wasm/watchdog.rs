@@ -55,6 +55,10 @@ struct Due {
 struct State {
     due: BTreeMap<Key, Due>,
     next: u64,
+    /// The call that is being looked at, while nobody finds it in `due`.
+    looking: Option<u64>,
+    /// It ended meanwhile.
+    gone: bool,
     /// When the thread looks next.
     wakes_at: Instant,
     closing: bool,
@@ -78,10 +82,12 @@ impl Shared {
             let first = state.due.first_key_value().map(|(key, _)| *key);
             if let Some(key) = first.filter(|key| key.0 <= now) {
                 if let Some(due) = state.due.remove(&key) {
+                    (state.looking, state.gone) = (Some(key.1), false);
                     drop(state);
                     let again = due.ended(now);
                     state = self.lock();
-                    if let Some(at) = again {
+                    state.looking = None;
+                    if let Some(at) = again.filter(|_| !state.gone) {
                         state.due.insert((at, key.1), due);
                     }
                 }
@@ -141,7 +147,14 @@ pub(crate) struct Watchdog {
 impl Watchdog {
     /// Starts the thread.
     pub(crate) fn start() -> io::Result<Self> {
-        let state = State { due: BTreeMap::new(), next: 0, wakes_at: Instant::now(), closing: false };
+        let state = State {
+            due: BTreeMap::new(),
+            next: 0,
+            looking: None,
+            gone: false,
+            wakes_at: Instant::now(),
+            closing: false,
+        };
         let shared = Arc::new(Shared { state: Mutex::new(state), wake: Condvar::new() });
         let runner = shared.clone();
         let thread = std::thread::Builder::new().name("wasm-watchdog".to_owned()).spawn(move || runner.run())?;
@@ -192,12 +205,50 @@ pub(crate) struct Watch<'a> {
 impl Drop for Watch<'_> {
     fn drop(&mut self) {
         let mut state = self.shared.lock();
-        if state.due.remove(&self.key).is_none() {
+        if state.looking == Some(self.key.1) {
+            state.gone = true;
+        } else if state.due.remove(&self.key).is_none() {
             // It was put off to a later look; the number is what stays.
             let again = state.due.keys().find(|key| key.1 == self.key.1).copied();
             if let Some(key) = again {
                 state.due.remove(&key);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+
+    /// A control holds the end of a streamed answer: one that is kept keeps the caller waiting.
+    #[test]
+    fn a_call_that_ends_while_it_is_looked_at_is_forgotten() {
+        let watchdog = Watchdog::start().unwrap();
+        let limit = Duration::from_secs(60);
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    for round in 0..3_000u64 {
+                        // No thread has this number: nothing is known of its processor time, so it is put off.
+                        let cpu = Cpu { thread: -1, before: Duration::ZERO, limit: Duration::from_nanos(1) };
+                        let until = Until { deadline: Instant::now() + limit, limit, cpu: Some(cpu) };
+                        let control: Arc<Control> = Arc::default();
+                        let watch = watchdog.watch(until, control.clone());
+                        for _ in 0..(round % 50) * 20 {
+                            std::hint::spin_loop();
+                        }
+                        drop(watch);
+                        drop(control);
+                    }
+                });
+            }
+        });
+        while watchdog.shared.lock().looking.is_some() {
+            std::thread::yield_now();
+        }
+        assert_eq!(watchdog.shared.lock().due.len(), 0, "calls that are over");
     }
 }

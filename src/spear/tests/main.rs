@@ -34,3 +34,4 @@ mod simulated;
 mod status;
 mod support;
 mod traces;
+mod wasm_run;

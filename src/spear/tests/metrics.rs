@@ -274,9 +274,13 @@ async fn the_figures_are_well_formed_counted_right_and_cover_dashboard_and_alert
     is("spear_agent_executions", &[], 0.0);
     is("spear_agent_registry_connected", &[], 1.0);
     is("spear_wasm_modules_total", &[("source", "compiled")], 2.0);
-    is("spear_wasm_modules_total", &[("source", "memory")], 2.0);
+    // What is ready to be called is not asked for again.
+    is("spear_wasm_modules_total", &[("source", "memory")], 0.0);
     is("spear_wasm_compile_failures_total", &[("reason", "invalid_module")], 1.0);
-    is("spear_wasm_guest_memory_bytes", &[], 0.0);
+    is("spear_function_instances", &[("state", "idle")], 1.0);
+    is("spear_function_instances", &[("state", "busy")], 0.0);
+    let kept = value(&families, "spear_wasm_guest_memory_bytes", &[]);
+    assert!(kept.is_some_and(|bytes| bytes > 0.0), "the instance that waits for the next call: {kept:?}");
     is("spear_artifact_fetches_total", &[("source", "registry"), ("outcome", "ok")], 3.0);
     is("spear_artifact_cache_hits_total", &[], 2.0);
     is("spear_http_event_streams", &[("listener", "sms/http")], 1.0);

@@ -255,7 +255,6 @@ impl Engine for Disk {
 pub(crate) struct Process {
     pub(crate) supervisor: Supervisor,
     pub(crate) executor: Arc<Executor>,
-    pub(crate) functions: Arc<Functions>,
     pub(crate) agent: Arc<agent::Agent>,
     line: Arc<Line>,
 }
@@ -342,7 +341,7 @@ impl Machine {
                 store: store.clone(),
                 clock: clock.clone(),
                 artifacts,
-                functions: functions.clone(),
+                functions,
                 control: Some(control.clone()),
                 data_dir: self.data().to_owned(),
                 config: config.clone(),
@@ -370,7 +369,7 @@ impl Machine {
             &supervisor.scope(Phase::Report, "agent"),
         )
         .await?;
-        Ok(Process { supervisor, executor, functions, agent, line })
+        Ok(Process { supervisor, executor, agent, line })
     }
 
     /// Waits until something that no registry hears of holds; the test fails when it does not within 20 s.

@@ -18,12 +18,15 @@ pub(super) struct Figures {
 
 impl Figures {
     fn new(metrics: &Metrics) -> Self {
+        let ended = metrics.counters(
+            "spear_function_calls_total",
+            "Calls of functions that ended on this node, by status and reason.",
+            ["status", "reason"],
+        );
+        // There from the beginning, so that the first call is seen as a rise.
+        ended.with([ExecutionStatus::Completed.as_str(), "none"]);
         Self {
-            ended: metrics.counters(
-                "spear_function_calls_total",
-                "Calls of functions that ended on this node, by status and reason.",
-                ["status", "reason"],
-            ),
+            ended,
             duration: metrics.histogram(
                 "spear_function_call_seconds",
                 "Time from a call of a function to its end, waiting included.",

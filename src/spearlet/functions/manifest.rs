@@ -120,7 +120,7 @@ impl Manifest {
         let nothing = || Fault::invalid_field("executable", "the task has nothing to run");
         let executable = task.executable.clone().ok_or_else(nothing)?;
         let limits = limits(config, task)?;
-        let (grants, more_env, outbound) = granted(&config.policy, task)?;
+        let Granted { grants, env: more_env, outbound } = granted(&config.policy, task)?;
         let mut env = executable.env.clone();
         env.extend(more_env);
         let name = if executable.name.is_empty() { task.name.clone() } else { executable.name.clone() };
@@ -167,9 +167,18 @@ fn pool(config: &Config, task: &Task) -> Result<PoolSettings, Fault> {
     })
 }
 
-/// Grants, variables beside those of the task, and hosts.
-fn granted(policy: &Policy, task: &Task) -> Result<(Grants, BTreeMap<String, String>, Vec<String>), Fault> {
-    let Some(text) = task.config.get("grants") else { return Ok(Default::default()) };
+/// What a task is granted.
+#[derive(Default)]
+struct Granted {
+    grants: Grants,
+    /// Variables beside those of the task.
+    env: BTreeMap<String, String>,
+    outbound: Vec<String>,
+}
+
+/// What a task asks for, if the policy allows all of it.
+fn granted(policy: &Policy, task: &Task) -> Result<Granted, Fault> {
+    let Some(text) = task.config.get("grants") else { return Ok(Granted::default()) };
     let wrong = |detail: String| Fault::invalid_field("config.grants", detail);
     let asked: Asked = serde_json::from_str(text).map_err(|error| wrong(clip(&error.to_string())))?;
     if asked.fs.len() > MOST_DIRECTORIES {
@@ -203,7 +212,7 @@ fn granted(policy: &Policy, task: &Task) -> Result<(Grants, BTreeMap<String, Str
             return Err(wrong(format!("outbound: {} is not allowed by this node (policy.outbound)", clip(host))));
         }
     }
-    Ok((grants, env, asked.outbound))
+    Ok(Granted { grants, env, outbound: asked.outbound })
 }
 
 /// A secret by its name, without the end of its last line.

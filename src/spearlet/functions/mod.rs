@@ -6,7 +6,7 @@
 //!                 └► registry: the task ─► manifest ─► fetch ─► prepare ──────────┘
 //! ```
 //! A function is known by its task and by what the task says: when that changes, or the artifact does, the next call
-//! finds a new one and the old one goes when its last call has ended. A task is asked for again every [`FRESH`]; until
+//! finds a new one and the old one goes when its last call has ended. A task is asked for again every few seconds; until
 //! the answer is there the old one serves, also when the registry is away.
 
 pub(crate) mod faces;

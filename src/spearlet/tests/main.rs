@@ -111,14 +111,27 @@ async fn every_operation_of_the_document_is_served() {
     }
     operations.sort();
     let expected = [
+        "DELETE /api/v1/instances/{instance_id}",
         "DELETE /objects/{key}",
         "DELETE /objects/{key}/pin",
         "DELETE /objects/{key}/refs",
+        "DELETE /tasks/{task_id}",
+        "GET /api/v1/functions",
+        "GET /api/v1/instances",
         "GET /api/v1/status",
+        "GET /functions/executions/{execution_id}",
         "GET /health",
+        "GET /monitoring/health",
+        "GET /monitoring/stats",
         "GET /objects",
         "GET /objects/{key}",
         "GET /status",
+        "GET /tasks",
+        "GET /tasks/{task_id}",
+        "GET /tasks/{task_id}/executions",
+        "POST /functions/execute",
+        "POST /functions/executions/{execution_id}/cancel",
+        "POST /functions/{task_id}/invoke",
         "POST /objects/{key}/pin",
         "POST /objects/{key}/refs",
         "PUT /objects/{key}",
@@ -126,7 +139,10 @@ async fn every_operation_of_the_document_is_served() {
     assert_eq!(operations, expected);
     for operation in &operations {
         let (method, path) = operation.split_once(' ').unwrap();
-        let response = node.send(method, &path.replace("{key}", "a")).await;
+        let path = ["{key}", "{task_id}", "{execution_id}", "{instance_id}"]
+            .iter()
+            .fold(path.to_owned(), |path, name| path.replace(name, "a"));
+        let response = node.send(method, &path).await;
         let (status, body) = (response.status().as_u16(), response.text().await.unwrap());
         assert!(!body.contains("NO_SUCH_ROUTE") && status != 405 && status < 500, "{operation}: {status} {body}");
     }
@@ -160,12 +176,20 @@ async fn the_page_for_people_is_there_only_if_wanted() {
     node.stop().await;
 }
 
+const SERVICES: [&str; 5] = [
+    "spearlet.ObjectService",
+    "spearlet.FunctionService",
+    "spearlet.InvocationService",
+    "spearlet.ExecutionService",
+    "spearlet.InstanceService",
+];
+
 #[tokio::test]
 async fn grpc_tells_its_health_and_its_services() {
     let node = Node::start(Config::default()).await;
     let mut health = HealthClient::new(node.channel());
-    for service in ["", "spearlet.ObjectService"] {
-        let answer = health.check(HealthCheckRequest { service: service.to_owned() }).await.unwrap().into_inner();
+    for service in [&""].into_iter().chain(&SERVICES) {
+        let answer = health.check(HealthCheckRequest { service: (*service).to_owned() }).await.unwrap().into_inner();
         assert_eq!(answer.status, 1, "{service:?} is serving");
     }
     let unknown = health.check(HealthCheckRequest { service: "no.Such".to_owned() }).await.unwrap_err();
@@ -195,7 +219,9 @@ async fn grpc_tells_its_health_and_its_services() {
     }
     let (current, older) = (services!(v1), services!(v1alpha));
     for names in [current, older] {
-        assert!(names.contains(&"spearlet.ObjectService".to_owned()), "{names:?}");
+        for service in SERVICES {
+            assert!(names.contains(&service.to_owned()), "{names:?}");
+        }
         assert!(names.contains(&"grpc.health.v1.Health".to_owned()), "{names:?}");
         assert!(!names.iter().any(|name| name.starts_with("sms.")), "{names:?}");
     }

@@ -141,7 +141,7 @@ impl Room {
     /// What should never be, in a sentence.
     pub fn drive(&self, group: Group, input: &[u8]) -> Result<(), String> {
         let mut input = Input(input);
-        let mut guest = Guest::new(&self.dir.join("inside"), group).map_err(|error| error.to_string())?;
+        let mut guest = Guest::new(&self.dir.join("inside"), group)?;
         guest.furnish(&mut input)?;
         while let Some(index) = input.byte() {
             let Some((name, function)) = guest.functions.get(usize::from(index) % guest.functions.len()) else { break };

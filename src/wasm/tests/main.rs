@@ -1,9 +1,11 @@
 //! The whole runtime, with its compiling child as a process of its own.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods, clippy::print_stdout, reason = "tests")]
 
 mod bench;
 mod compile;
+mod files;
 mod hostile;
+mod isolation;
 mod kill;
 mod limits;
 mod programs;

@@ -17,7 +17,8 @@ use types::Fault;
 
 use super::{
     Faces,
-    grpc::{MOST_MESSAGE, limit, marked, page, parent, wire_status},
+    grpc::{MOST_MESSAGE, limit, marked, page, parent},
+    messages::wire_status,
     refusal::Refusal,
     seen::Seen,
     tasks::EXECUTIONS,

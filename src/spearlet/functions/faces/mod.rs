@@ -17,6 +17,7 @@ mod grpc;
 mod http;
 mod idempotency;
 mod later;
+mod messages;
 mod raw;
 mod refusal;
 mod seen;

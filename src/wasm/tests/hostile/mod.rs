@@ -1,151 +1,345 @@
-//! Guests that do not want to end, or to end this process.
+//! Guests that do not want to end, to fit, or to leave this process alone: several hundred small programs, each with
+//! the end it must come to.
+//!
+//! ```text
+//!   group: one module, one export a case ─► singlepass, cranelift ─► fresh │ pooled │ inline ─► end? ─► echo right?
+//! ```
+//! After every single case another guest must answer rightly.
 
+mod arithmetic;
+mod bombs;
+mod bulk;
+mod features;
+mod host;
+mod indirect;
+mod loops;
+mod memory;
+mod output;
+mod segments;
 mod stack;
 
-use std::time::Duration;
-use types::Reason;
+pub use loops::endless;
+
+use runtime::{Grants, InstanceSpec, Limits};
+use std::{
+    sync::{Arc, Mutex},
+    thread::ThreadId,
+    time::{Duration, Instant},
+};
+use types::{Clock, Reason, SystemClock, Timestamp};
 
 use crate::{
-    bench::{Bench, wasm},
-    programs::{ECHO, command, full},
+    bench::{Bench, Function, call, wasm},
+    programs::ECHO,
 };
+use api::Invocation;
 
-/// Programs that never end by themselves, with a name.
-pub fn endless() -> Vec<(&'static str, String)> {
-    let subscription = "(i32.store (i32.const 16) (i32.const 1)) (i64.store (i32.const 24) (i64.const -1))";
-    vec![
-        ("plain loop", command("(loop (br 0))")),
-        ("loop with a condition", full("(global $g (mut i32) (i32.const 1))", "(loop (br_if 0 (global.get $g)))")),
-        (
-            "br_table loop",
-            full("", "(local $i i32) (loop $a (loop $b (local.set $i (i32.add (local.get $i) (i32.const 1)))
-               (br_table $a $b $a (i32.and (local.get $i) (i32.const 3)))))"),
-        ),
-        (
-            "recursion without end that stays shallow",
-            full("(func $fib (param i32) (result i32)
-                (if (result i32) (i32.lt_u (local.get 0) (i32.const 2)) (then (local.get 0))
-                  (else (i32.add (call $fib (i32.sub (local.get 0) (i32.const 1))) (call $fib (i32.sub (local.get 0) (i32.const 2)))))))",
-                "(drop (call $fib (i32.const 200)))"),
-        ),
-        ("host calls", command("(loop (drop (call $sched_yield)) (br 0))")),
-        ("clock", command("(loop (drop (call $clock_time_get (i32.const 1) (i64.const 0) (i32.const 0))) (br 0))")),
-        ("start function", full("(func $s (loop (br 0))) (start $s)", "")),
-        ("host calls in the start function", full("(func $s (loop (drop (call $sched_yield)) (br 0))) (start $s)", "")),
-        (
-            "poll that sleeps for ever",
-            command(&format!("{subscription} (loop (drop (call $poll_oneoff (i32.const 0) (i32.const 100) (i32.const 1) (i32.const 200))) (br 0))")),
-        ),
-        (
-            "poll without waiting",
-            command("(loop (drop (call $poll_oneoff (i32.const 0) (i32.const 100) (i32.const 1) (i32.const 200))) (br 0))"),
-        ),
-        ("memory.grow", command("(loop (drop (memory.grow (i32.const 1))) (br 0))")),
-        (
-            "memory.fill",
-            command("(drop (memory.grow (i32.const 1000))) (loop (memory.fill (i32.const 0) (i32.const 1) (i32.const 65000000)) (br 0))"),
-        ),
-        (
-            "memory.copy",
-            command("(drop (memory.grow (i32.const 1000))) (loop (memory.copy (i32.const 0) (i32.const 1) (i32.const 65000000)) (br 0))"),
-        ),
-        ("random", command("(drop (memory.grow (i32.const 1000))) (loop (drop (call $random_get (i32.const 0) (i32.const 65000000))) (br 0))")),
-        ("failing host calls", command("(loop (drop (call $fd_read (i32.const 9) (i32.const 0) (i32.const 1) (i32.const 0))) (br 0))")),
-        (
-            "standard error without end",
-            command("(i32.store (i32.const 4) (i32.const 60000)) (loop (drop (call $fd_write (i32.const 2) (i32.const 0) (i32.const 1) (i32.const 8))) (br 0))"),
-        ),
-        (
-            "empty writes",
-            command("(loop (drop (call $fd_write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 8))) (br 0))"),
-        ),
-        (
-            "indirect calls",
-            full("(table 2 funcref) (elem (i32.const 0) $a $a) (func $a)", "(loop (call_indirect (i32.const 1)) (br 0))"),
-        ),
-        (
-            "recursion to the end of the stack, again and again, each time unwound by hand",
-            full("(func $r (param i32) (if (local.get 0) (then (call $r (i32.sub (local.get 0) (i32.const 1))))))", "(loop (call $r (i32.const 3000)) (br 0))"),
-        ),
-    ]
+pub const COMPILERS: [&str; 2] = ["singlepass", "cranelift"];
+
+/// How a case ends.
+#[derive(Clone, Debug)]
+pub enum End {
+    /// Well, with this answer.
+    Answer(String),
+    /// With this exit code.
+    Exit(i32),
+    /// Well, with one of these answers.
+    OneOf(Vec<String>),
+    /// Well, with the number of an error.
+    Errno,
+    /// For a reason, with one of these in its message (`|` between them).
+    Fails(Reason, String),
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_guest_outlives_its_deadline() {
-    let bench = Bench::new();
-    for (name, wat) in endless() {
-        let module = wasm(&wat);
-        bench.prepare(&module).await.unwrap();
-        let ran = bench.call(&module, |call| call.deadline = Duration::from_millis(60)).await;
-        let message = ran.failed(Reason::Deadline);
-        assert_eq!(message, "still running at its deadline of 60ms", "{name}");
+/// One call of the module of a group.
+#[derive(Clone, Debug)]
+pub struct Case {
+    name: String,
+    args: Vec<String>,
+    body: bytes::Bytes,
+    end: End,
+}
+
+/// Cases that share a module, each with an export of its own.
+pub struct Group {
+    name: &'static str,
+    imports: String,
+    /// Other fields of the module.
+    fields: String,
+    functions: String,
+    memory: &'static str,
+    pub limits: Limits,
+    pub grants: Grants,
+    pub cases: Vec<Case>,
+    /// What can compile it.
+    compilers: &'static [&'static str],
+    /// Are its cases short enough to be run where the caller is?
+    short: bool,
+    /// Are its instances put back for the next call?
+    kept: bool,
+}
+
+const IMPORTS: &str = r#"
+  (import "wasi_snapshot_preview1" "fd_read" (func $fd_read (param i32 i32 i32 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "fd_write" (func $fd_write (param i32 i32 i32 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "poll_oneoff" (func $poll_oneoff (param i32 i32 i32 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "clock_time_get" (func $clock_time_get (param i32 i64 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "random_get" (func $random_get (param i32 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "sched_yield" (func $sched_yield (result i32)))
+  (import "wasi_snapshot_preview1" "proc_exit" (func $proc_exit (param i32)))
+  (import "wasi_snapshot_preview1" "proc_raise" (func $proc_raise (param i32) (result i32)))
+  (import "wasi_snapshot_preview1" "args_get" (func $args_get (param i32 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "args_sizes_get" (func $args_sizes_get (param i32 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "environ_get" (func $environ_get (param i32 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "environ_sizes_get" (func $environ_sizes_get (param i32 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "fd_prestat_get" (func $fd_prestat_get (param i32 i32) (result i32)))
+"#;
+
+impl Group {
+    pub fn new(name: &'static str, fields: impl Into<String>) -> Self {
+        let limits = Limits { wall: Duration::from_secs(60), ..Limits::default() };
+        let memory = "(memory (export \"memory\") 2 8)";
+        let (fields, functions, cases) = (fields.into(), String::new(), Vec::new());
+        Self {
+            name,
+            imports: IMPORTS.to_owned(),
+            fields,
+            functions,
+            memory,
+            limits,
+            grants: Grants::default(),
+            cases,
+            compilers: &COMPILERS,
+            short: true,
+            kept: true,
+        }
+    }
+
+    /// With other memories than one of two pages that may have eight.
+    pub fn memory(mut self, memory: &'static str) -> Self {
+        self.memory = memory;
+        self
+    }
+
+    /// With more functions of the host.
+    pub fn imports(mut self, imports: &str) -> Self {
+        self.imports.push_str(imports);
+        self
+    }
+
+    /// With instructions that only the optimising compiler knows.
+    pub fn simd(mut self) -> Self {
+        self.compilers = &["cranelift"];
+        self
+    }
+
+    /// With cases that take longer than a try may.
+    pub fn long(mut self) -> Self {
+        self.short = false;
+        self
+    }
+
+    /// With code that changes what is not put back.
+    pub fn fresh(mut self) -> Self {
+        (self.short, self.kept) = (false, false);
+        self
+    }
+
+    /// A function `(func (export NAME) …text…)` and nothing that calls it.
+    pub fn function(&mut self, name: &str, text: &str) {
+        self.functions.push_str(&format!("(func (export \"{name}\") {text})\n"));
+    }
+
+    /// Calls a function that is there.
+    pub fn case(&mut self, name: &str, args: &[&str], end: End) {
+        let args = [name].iter().chain(args).map(|arg| (*arg).to_owned()).collect();
+        let name = format!("{}: {name} {args:?}", self.name);
+        self.cases.push(Case { name, args, body: bytes::Bytes::new(), end });
+    }
+
+    /// A function without parameters that ends so.
+    pub fn ends(&mut self, name: &str, text: &str, end: End) {
+        self.function(name, text);
+        self.case(name, &[], end);
+    }
+
+    /// A function without parameters that traps so.
+    pub fn traps(&mut self, name: &str, text: &str, message: &str) {
+        self.ends(name, text, End::Fails(Reason::Trap, message.to_owned()));
+    }
+
+    /// A function without parameters that answers so.
+    pub fn answers(&mut self, name: &str, text: &str, answer: &str) {
+        self.ends(name, text, End::Answer(answer.to_owned()));
+    }
+
+    pub fn text(&self) -> String {
+        let Self { imports, fields, functions, memory, .. } = self;
+        format!(
+            r#"(module {imports} {memory} {fields} {functions}
+              (func (export "fine") (result i32)
+                (drop (call $clock_time_get (i32.const 0) (i64.const 1) (i32.const 0))) (i32.const 7)))"#
+        )
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_guest_can_be_cancelled_and_ends_when_nobody_waits() {
-    let bench = Bench::with(|config| config.concurrency = 2);
-    for (name, wat) in endless() {
-        let module = wasm(&wat);
-        bench.prepare(&module).await.unwrap();
-        let cancel = tokio_util::sync::CancellationToken::new();
-        let ran = bench.call(&module, |call| call.cancel = cancel.clone());
-        let stop = async {
-            // Whenever it comes it must be obeyed; usually the guest runs by now.
-            tokio::time::sleep(Duration::from_millis(20)).await;
-            cancel.cancel();
-        };
-        let (ran, ()) = tokio::join!(ran, stop);
-        assert_eq!(ran.failed(Reason::Cancelled), "cancelled", "{name}");
-        // A call whose future is dropped gives its place back: with two places, forty drops would fill them.
-        let dropped = tokio::time::timeout(Duration::from_millis(20), bench.call(&module, |_| {})).await;
-        assert!(dropped.is_err(), "{name}");
-    }
-    assert_eq!(bench.wat(ECHO, |call| call.body = "alive".into()).await.text(), "alive");
+/// Tells on which thread a guest asked for the time.
+#[derive(Default)]
+struct Whose {
+    clock: SystemClock,
+    last: Mutex<Option<ThreadId>>,
 }
 
-#[tokio::test]
-async fn an_input_that_never_comes_does_not_outlive_the_deadline() {
-    let bench = Bench::new();
-    let poll = command(
-        "(i32.store8 (i32.const 8) (i32.const 1))
-         (drop (call $poll_oneoff (i32.const 0) (i32.const 100) (i32.const 1) (i32.const 200)))",
-    );
-    for wat in [ECHO, poll.as_str()] {
-        bench.prepare(&wasm(wat)).await.unwrap();
-        let ran = bench.wat(wat, |call| {
-            call.body = api::invocation::pending();
-            call.deadline = Duration::from_millis(60);
+impl Clock for Whose {
+    fn wall(&self) -> Timestamp {
+        *self.last.lock().unwrap() = Some(std::thread::current().id());
+        self.clock.wall()
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.clock.monotonic()
+    }
+}
+
+/// How a call is made.
+struct Way {
+    compiler: &'static str,
+    how: &'static str,
+    kept: bool,
+}
+
+/// A runtime, another guest in it, and who asked for the time.
+pub struct Stage {
+    bench: Bench,
+    echo: Function,
+    whose: Arc<Whose>,
+    echoes: u64,
+    /// The longest that a call took after its end was due.
+    overshoot: Duration,
+}
+
+impl Stage {
+    pub async fn new() -> Self {
+        let whose = Arc::new(Whose::default());
+        let bench = Bench::with(|config| {
+            config.clock = whose.clone();
+            config.concurrency = 8;
         });
-        ran.await.failed(Reason::Deadline);
+        let echo = bench.function(&wasm(ECHO), "cranelift", InstanceSpec::default()).await.unwrap();
+        Self { bench, echo, whose, echoes: 0, overshoot: Duration::ZERO }
+    }
+
+    /// Another guest still answers rightly.
+    async fn echo(&mut self, after: &str) {
+        self.echoes += 1;
+        let text = format!("{} after {after}", self.echoes);
+        let answer = self.echo.invoke(Invocation::new(text.clone())).await.unwrap_or_else(|error| {
+            panic!("after {after}: {:?}: {error}", error.reason);
+        });
+        assert_eq!(answer.result, text, "after {after}");
+    }
+
+    /// One call, and what must come of it.
+    async fn one(&mut self, function: &mut Function, case: &Case, deadline: Option<Duration>, way: &Way) {
+        let Way { how, kept, .. } = *way;
+        let name = format!("{} ({}, {how})", case.name, way.compiler);
+        let invocation =
+            Invocation { args: case.args.clone(), body: case.body.clone().into(), deadline, ..Invocation::default() };
+        let began = Instant::now();
+        let ended = function.invoke(invocation).await;
+        if let (Some(deadline), Err(_)) = (deadline, &ended) {
+            self.overshoot = self.overshoot.max(began.elapsed().saturating_sub(deadline));
+        }
+        match (ended, &case.end) {
+            (Ok(answer), End::Answer(expected)) => {
+                assert_eq!(String::from_utf8_lossy(&answer.result), *expected, "{name}");
+                assert_eq!(answer.ended.exit_code, 0, "{name}");
+                assert_eq!(function.keeps_one(), kept, "{name}: is an instance that ended well kept?");
+            }
+            (Ok(answer), End::OneOf(all)) => {
+                assert!(all.iter().any(|one| answer.result == *one), "{name}: {:?}", answer.result);
+            }
+            (Ok(answer), End::Errno) => {
+                let errno: i32 = std::str::from_utf8(&answer.result).unwrap().parse().unwrap();
+                assert!((1..=76).contains(&errno), "{name}: {errno}");
+            }
+            (Ok(answer), End::Exit(code)) => assert_eq!(answer.ended.exit_code, *code, "{name}"),
+            (Err(error), End::Fails(reason, parts)) => {
+                assert_eq!(error.reason, *reason, "{name}: {error}");
+                assert!(parts.split('|').any(|part| error.message.contains(part)), "{name}: {error}");
+                assert!(!error.message.contains('\n') && error.message.len() < 600, "{name}: {error}");
+                assert!(!function.keeps_one(), "{name}: an instance that failed is not kept");
+            }
+            (ended, expected) => panic!("{name} ended as {ended:?}, not {expected:?}"),
+        }
+        self.echo(&name).await;
+    }
+
+    /// Calls until calls are run where the caller is.
+    async fn warm(&mut self, function: &mut Function) {
+        for _ in 0..5_000 {
+            *self.whose.last.lock().unwrap() = None;
+            assert_eq!(function.invoke(call(["fine"])).await.unwrap().result, "7");
+            if *self.whose.last.lock().unwrap() == Some(std::thread::current().id()) {
+                return;
+            }
+        }
+        panic!("calls never became quick");
+    }
+
+    /// Every case of a group in every way.
+    pub async fn run(&mut self, group: &Group, deadline: Option<Duration>) {
+        let module = wasm(&group.text());
+        for compiler in group.compilers.iter().copied() {
+            let (limits, grants) = (group.limits.clone(), group.grants.clone());
+            let spec = InstanceSpec { name: "guest".into(), limits, grants, ..InstanceSpec::default() };
+            let mut function = self.bench.function(&module, compiler, spec).await.unwrap_or_else(|error| {
+                panic!("{} ({compiler}): {error}", group.name);
+            });
+            let way = |how| Way { compiler, how, kept: group.kept };
+            for case in &group.cases {
+                function.forget();
+                self.one(&mut function, case, deadline, &way("fresh")).await;
+                if deadline.is_none() {
+                    assert_eq!(function.invoke(call(["fine"])).await.unwrap().result, "7");
+                    self.one(&mut function, case, deadline, &way("pooled")).await;
+                }
+                if group.short {
+                    self.warm(&mut function).await;
+                    self.one(&mut function, case, deadline, &way("inline")).await;
+                }
+            }
+        }
+        println!("{}: {} cases, at most {:?} late", group.name, group.cases.len(), self.overshoot);
     }
 }
 
-#[tokio::test]
-async fn a_flood_of_output_ends_the_guest_and_what_fits_is_in_the_log() {
-    let bench = Bench::new();
-    let flood = command(
-        "(memory.fill (i32.const 100) (i32.const 65) (i32.const 60000))
-         (i32.store (i32.const 0) (i32.const 100)) (i32.store (i32.const 4) (i32.const 60000))
-         (loop (drop (call $fd_write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 8))) (br 0))",
-    );
-    let ran = bench.wat(&flood, |call| call.limits.stdout_bytes = 100_000).await;
-    assert_eq!(ran.lines.iter().map(|line| line.message.len()).sum::<usize>(), 100_000);
-    assert_eq!(ran.failed(Reason::Output), "standard output is over its limit of 100000 bytes");
+/// All groups.
+fn groups() -> Vec<Group> {
+    let themes: [fn() -> Vec<Group>; 7] = [
+        arithmetic::groups,
+        indirect::groups,
+        memory::groups,
+        bulk::groups,
+        stack::groups,
+        host::groups,
+        output::groups,
+    ];
+    themes.into_iter().flat_map(|theme| theme()).collect()
 }
 
-#[tokio::test]
-async fn standard_error_without_end_is_cut_and_counted() {
-    let bench = Bench::new();
-    let wat = command(
-        "(local $i i32) (memory.fill (i32.const 100) (i32.const 65) (i32.const 60000))
-         (i32.store (i32.const 0) (i32.const 100)) (i32.store (i32.const 4) (i32.const 60000))
-         (loop (drop (call $fd_write (i32.const 2) (i32.const 0) (i32.const 1) (i32.const 8)))
-           (br_if 0 (i32.lt_u (local.tee $i (i32.add (local.get $i) (i32.const 1))) (i32.const 100))))",
-    );
-    let ran = bench.wat(&wat, |call| call.limits.stderr_bytes = 50_000).await;
-    let cut: Vec<_> = ran.lines.iter().filter(|line| line.stream == types::LogStream::System).collect();
-    assert_eq!(cut.len(), 1);
-    assert_eq!(cut[0].message, "stderr: 5950000 more bytes were not kept (limit 50000)");
-    assert_eq!(ran.ok().ended.exit_code, 0, "the guest ends as it wants to");
+/// Runs the groups of a theme.
+pub async fn run(groups: Vec<Group>) {
+    let mut stage = Stage::new().await;
+    for group in &groups {
+        stage.run(group, None).await;
+    }
+}
+
+#[test]
+fn there_are_at_least_three_hundred_cases() {
+    let cases: usize = groups().iter().map(|group| group.cases.len()).sum();
+    let alone = loops::endless().len() + loops::stubborn().len() + segments::cases().len() + features::off().len();
+    println!("{cases} cases in groups, {alone} with modules of their own");
+    assert!(cases + alone >= 300, "{cases} + {alone}");
 }
