@@ -1,6 +1,6 @@
 //! The command line.
 //!
-//! `serve`, `sample`, `config`, `restore`, `store` work on this machine; the nouns (`node`, `file`, …) are a client of the
+//! `serve`, `sample`, `config`, `restore`, `store`, `wasm` work on this machine; the nouns (`node`, `file`, …) are a client of the
 //! public REST interface and of nothing else. One noun is one file: its words, its columns, what its verbs ask.
 //!
 //! Standard output has what was asked for and nothing else. An error is one line on standard error that begins
@@ -42,6 +42,7 @@ mod stream;
 mod task;
 mod top;
 mod version;
+mod wasm;
 
 use clap::{CommandFactory, Parser, Subcommand, error::ErrorKind};
 use std::{
@@ -115,6 +116,7 @@ enum Command {
     /// Look after the store of a data directory that no process uses
     #[command(subcommand, after_help = "Examples:\n  spear store check ./data/sms")]
     Store(store::Store),
+    Wasm(wasm::WasmCommand),
     Completion(completion::Completion),
     Man(manual::Man),
     Version(version::Version),
@@ -174,6 +176,7 @@ impl Command {
             Self::Backup(backup) => backup.run(&environment),
             Self::Restore(restore) => restore.run(),
             Self::Store(store) => store.run(),
+            Self::Wasm(wasm) => wasm.run(),
             Self::Completion(completion) => completion.run(Program::command()),
             Self::Man(man) => man.run(Program::command()),
             Self::Version(version) => version.run(&environment),

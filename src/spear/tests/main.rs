@@ -35,3 +35,4 @@ mod simulated;
 mod status;
 mod support;
 mod traces;
+mod wasm_run;

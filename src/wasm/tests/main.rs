@@ -3,6 +3,7 @@
 
 mod bench;
 mod compile;
+mod files;
 mod hostile;
 mod isolation;
 mod kill;

@@ -54,7 +54,8 @@ pub(in crate::cli) fn limit(text: &str) -> Result<Duration, String> {
     }
 }
 
-fn size(text: &str) -> Result<u64, String> {
+/// A size, which cannot be nothing.
+pub(in crate::cli) fn size(text: &str) -> Result<u64, String> {
     let size = config::size(text).filter(|bytes| *bytes > 0);
     size.ok_or_else(|| format!("{text:?} is no size: write bytes, or something like 64MiB, 1GiB"))
 }

@@ -460,7 +460,9 @@ proptest! {
         fs::create_dir_all(inside.join("a/b")).unwrap();
         symlink("../..", inside.join("c")).unwrap();
         let mut bench = granted(&inside, true, Some(Quota::new(1000, 10)));
-        bench.open(&path, flags, BOTH).ok();
+        if let Ok(fd) = bench.open(&path, flags, BOTH) {
+            prop_assert_eq!(bench.call("fd_close", &[fd]), Ok(0));
+        }
         for name in ["path_create_directory", "path_unlink_file", "path_remove_directory"] {
             bench.on_path(name, &path);
         }
