@@ -234,14 +234,14 @@ async fn a_run_and_a_removal_at_once_leave_nothing_running() {
         let mut changes = rig.sms.bus.changes::<types::Task>(bus::From::After(rig.sms.bus.head()));
         let runs = (0..4).map(|_| {
             let rig = rig.clone();
-            tokio::spawn(async move { rig.sms.executions.run(task, &crate::executions::NewRun::default()).await })
+            tokio::spawn(async move { rig.sms.executions.run(task, &crate::executions::NewRun::default(), None).await })
         });
         let runs: Vec<_> = runs.collect();
         rig.sms.tasks.remove(task, "").await.unwrap();
         let bus::Delivery::Gone { rev: removed, .. } = changes.next().await.unwrap() else { panic!("it was removed") };
         for run in runs {
             match run.await.unwrap() {
-                Ok(execution) => {
+                Ok((execution, _)) => {
                     let record = store.get(&format!("execution/{}", execution.id)).await.unwrap().unwrap();
                     assert!(record.created < removed, "made at {} of a task removed at {removed}", record.created);
                     rig.sms.executions.cancel_abandoned().await.unwrap();
