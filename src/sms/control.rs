@@ -6,7 +6,7 @@ use api::{
 };
 use async_trait::async_trait;
 use futures_util::stream::BoxStream;
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 use types::{ExecutionId, Fault, FileId, NodeId, NodeResource, Task, TaskId};
 
 use crate::{Sms, events};
@@ -19,6 +19,11 @@ pub(crate) struct LocalControl {
 impl LocalControl {
     pub(crate) fn new(sms: Sms) -> Self {
         Self { sms }
+    }
+
+    /// A node may hear of a task before the live map shows it.
+    async fn task(&self, id: TaskId) -> Result<Arc<Task>, Fault> {
+        self.sms.executions.fresh_task(id).await?.ok_or_else(|| crate::tasks::unknown(id))
     }
 }
 
@@ -54,12 +59,12 @@ impl Control for LocalControl {
     }
 
     async fn get_task(&self, task: TaskId) -> Result<Task, Fault> {
-        Ok(Task::clone(&*self.sms.executions.task(task)?))
+        Ok(Task::clone(&*self.task(task).await?))
     }
 
     async fn get_work(&self, execution: ExecutionId) -> Result<WorkItem, Fault> {
         let execution = self.sms.executions.get(execution).await?;
-        let task = Task::clone(&*self.sms.executions.task(execution.task_id)?);
+        let task = Task::clone(&*self.task(execution.task_id).await?);
         let input = self.sms.executions.input(execution.id).await?;
         Ok(WorkItem { execution, task, input })
     }

@@ -9,7 +9,7 @@ use tonic::Request;
 use types::{ExecutionStatus as S, NodeId, TaskId};
 
 use super::grpc::Grpc;
-use crate::executions::rig::{Rig, rig};
+use crate::executions::rig::{Rig, new_task, rig};
 
 fn seed_body() -> Value {
     json!({
@@ -298,4 +298,21 @@ async fn grpc_answers_with_the_originals_codes() {
     assert!(remove(made.task_id.clone()).await.unwrap().into_inner().success);
     assert_eq!(remove(made.task_id).await.unwrap_err().code(), tonic::Code::NotFound);
     assert_eq!(remove(NodeId::new().to_string()).await.unwrap_err().code(), tonic::Code::NotFound);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_is_faster_than_the_live_map_gets_its_work() {
+    let rig = rig().await;
+    rig.node("wasm").await;
+    let store = rig.sms.bus.store();
+    for _ in 0..200 {
+        let task = new_task("t").into_task(types::Timestamp(1)).unwrap();
+        let mut batch = store::Batch::new().put(store::Keyed::key(&task), store::encode(&task).unwrap());
+        let run = crate::executions::NewRun::default();
+        let (execution, _reserved) = rig.sms.executions.draft(&task, (&run, None), &mut batch).unwrap();
+        store.commit(batch).await.unwrap();
+        // As an agent does that hears of it from the change log, as soon as the map could.
+        assert_eq!(rig.control.get_work(execution.id).await.unwrap().task, task);
+        assert_eq!(rig.control.get_task(task.id).await.unwrap(), task);
+    }
 }
