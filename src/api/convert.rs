@@ -6,8 +6,8 @@ use std::{
     time::Duration,
 };
 use types::{
-    Assignment, AssignmentKind, Executable, ExecutableType, Execution, ExecutionStatus, Fault, LogLine, LogStream,
-    Node, NodeId, NodeResource, Progress, Reason, Task, TaskPriority, TaskStatus, Timestamp, node::port,
+    Assignment, AssignmentKind, Callback, Executable, ExecutableType, Execution, ExecutionStatus, Fault, LogLine,
+    LogStream, Node, NodeId, NodeResource, Progress, Reason, Task, TaskPriority, TaskStatus, Timestamp, node::port,
 };
 
 use crate::{
@@ -236,6 +236,18 @@ pub fn execution(from: &Execution) -> v1::Execution {
         cancel_requested: from.cancel_requested,
         result: bytes::Bytes::new(),
         traceparent: from.traceparent.clone().unwrap_or_default(),
+        callback: None,
+    }
+}
+
+/// How the telling of an end goes, for the wire.
+pub fn callback(from: &Callback) -> v1::Callback {
+    v1::Callback {
+        url: from.url.clone(),
+        status: from.status.as_str().to_owned(),
+        tries: from.tries,
+        last_error: from.last_error.clone().unwrap_or_default(),
+        next_try_ms: from.next_try_at.map_or(0, Timestamp::millis),
     }
 }
 
@@ -288,6 +300,9 @@ pub fn execution_from(from: v1::Execution) -> Result<Execution, Fault> {
         progress: from.progress.map(progress_from),
         cancel_requested: from.cancel_requested,
         traceparent: Some(from.traceparent).filter(|text| !text.is_empty()),
+        // The registry's own affair.
+        callback_url: None,
+        remembered: None,
     })
 }
 

@@ -11,9 +11,12 @@
 //! have any address; it is the operator who named it.
 
 mod download;
+mod post;
 mod resolve;
 
 pub use download::{Download, fault_of};
+pub use post::Poster;
+pub use resolve::Lookup;
 
 use http::{StatusCode, header};
 use reqwest::{Client, Response, Url, redirect::Policy};
@@ -25,7 +28,6 @@ use std::{
 use tokio::time::{Instant, timeout_at};
 use types::{ErrorKind, Fault};
 
-pub(crate) use self::resolve::Lookup;
 use self::resolve::{Resolver, SystemLookup};
 use crate::{
     address::forbidden,
@@ -70,7 +72,8 @@ impl Default for FetchRules {
 pub struct Fetcher {
     rules: Arc<FetchRules>,
     allowed: Arc<[Authority]>,
-    clients: Arc<Clients>,
+    lookup: Arc<dyn Lookup>,
+    clients: Arc<Clients<Kind>>,
 }
 
 impl Fetcher {
@@ -90,8 +93,7 @@ impl Fetcher {
                 .ok_or_else(|| Fault::invalid_field(format!("allow_hosts[{index}]"), detail()))?;
             allowed.push(host);
         }
-        let clients = Clients { lookup, made: Mutex::default() };
-        Ok(Self { rules: Arc::new(rules), allowed: allowed.into(), clients: Arc::new(clients) })
+        Ok(Self { rules: Arc::new(rules), allowed: allowed.into(), lookup, clients: Arc::default() })
     }
 
     /// Begins to fetch; the bytes follow as they come. The bearer token goes to the host of `url` only, never
@@ -118,7 +120,8 @@ impl Fetcher {
 
     async fn request(&self, target: &Url, token: Option<&Token>, end: Instant) -> Result<Response, Fault> {
         let exempt = self.check(target)?;
-        let client = self.clients.get(Kind { exempt, secure: target.scheme() == "https" })?;
+        let secure = target.scheme() == "https";
+        let client = self.clients.get(Kind { exempt, secure }, || built(secure, self.resolver(exempt)))?;
         let mut request = client.get(target.clone()).header(header::ACCEPT, "*/*");
         if let Some(token) = token {
             request = request.header(header::AUTHORIZATION, token.header());
@@ -162,6 +165,11 @@ impl Fetcher {
         }
     }
 
+    fn resolver(&self, exempt: bool) -> Resolver {
+        let permit = move |name: &str, address: IpAddr| if exempt { Ok(()) } else { check_address(address, name) };
+        Resolver { lookup: self.lookup.clone(), permit: Arc::new(permit) }
+    }
+
     fn accept(&self, response: Response, target: &Url, end: Instant) -> Result<Download, Fault> {
         if response.status() != StatusCode::OK {
             return Err(bad_status(target, response.status()));
@@ -186,9 +194,14 @@ impl std::fmt::Debug for Fetcher {
 
 /// A client per kind of target, made when first needed: what `https` trusts is read from the machine, and a
 /// machine without that can still fetch by `http`.
-struct Clients {
-    lookup: Arc<dyn Lookup>,
-    made: Mutex<Vec<(Kind, Client)>>,
+struct Clients<K> {
+    made: Mutex<Vec<(K, Client)>>,
+}
+
+impl<K> Default for Clients<K> {
+    fn default() -> Self {
+        Self { made: Mutex::default() }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -197,29 +210,34 @@ struct Kind {
     secure: bool,
 }
 
-impl Clients {
-    fn get(&self, kind: Kind) -> Result<Client, Fault> {
+impl<K: PartialEq> Clients<K> {
+    fn get(&self, kind: K, make: impl FnOnce() -> Result<Client, Fault>) -> Result<Client, Fault> {
         let mut made = self.made.lock().unwrap_or_else(|broken| broken.into_inner());
         if let Some((_, client)) = made.iter().find(|(its, _)| *its == kind) {
             return Ok(client.clone());
         }
-        let mut builder = Client::builder()
-            .no_proxy()
-            .redirect(Policy::none())
-            .connect_timeout(CONNECT_TIMEOUT)
-            .pool_max_idle_per_host(4)
-            .dns_resolver(Arc::new(Resolver { lookup: self.lookup.clone(), exempt: kind.exempt }))
-            .user_agent(concat!("spear/", env!("CARGO_PKG_VERSION")));
-        if !kind.secure {
-            builder = builder.tls_certs_only([]);
-        }
-        let client = builder.build().map_err(|error| {
-            let message = format!("cannot prepare for https: {}", causes(&error));
-            Fault::new(ErrorKind::Unavailable, "FETCH_TLS", message)
-        })?;
+        let client = make()?;
         made.push((kind, client.clone()));
         Ok(client)
     }
+}
+
+/// A client that goes only where its resolver lets it.
+fn built(secure: bool, resolver: Resolver) -> Result<Client, Fault> {
+    let mut builder = Client::builder()
+        .no_proxy()
+        .redirect(Policy::none())
+        .connect_timeout(CONNECT_TIMEOUT)
+        .pool_max_idle_per_host(4)
+        .dns_resolver(Arc::new(resolver))
+        .user_agent(concat!("spear/", env!("CARGO_PKG_VERSION")));
+    if !secure {
+        builder = builder.tls_certs_only([]);
+    }
+    builder.build().map_err(|error| {
+        let message = format!("cannot prepare for https: {}", causes(&error));
+        Fault::new(ErrorKind::Unavailable, "FETCH_TLS", message)
+    })
 }
 
 fn next(from: &Url, response: &Response) -> Result<Url, Fault> {

@@ -70,6 +70,7 @@ mod tests {
 
     use super::*;
     use http::HeaderValue;
+    use proptest::prelude::*;
 
     #[test]
     fn a_key_is_a_word_or_a_string_in_quotes() {
@@ -77,14 +78,20 @@ mod tests {
         for (text, expected) in [
             ("8e03978e-40d5", "8e03978e-40d5"),
             (" plain\t", "plain"),
+            ("YWJj/+==", "YWJj/+=="),
             (r#""a,b;c""#, "a,b;c"),
             (r#""a\"b\\""#, r#"a"b\"#),
+            (&"k".repeat(255), &"k".repeat(255)),
         ] {
             assert_eq!(read(text).unwrap().as_deref(), Some(expected), "{text}");
         }
-        for text in ["", r#""""#, "a,b", r#""a"#, r#""a"b"#, r#""a\x""#, r#""a b""#, &"k".repeat(256)] {
+        let long = "k".repeat(256);
+        let (quoted, parts) = (format!("\"{long}\""), ["a,b", "a;b", "a\"b", "a b", "\"a\" b", "\"a\";p=1", r#""a", "b""#]);
+        let forms = ["", r#""""#, r#""a"#, r#""a"b"#, r#""a\x""#, r#""a\"#, r#""a b""#, "\u{e9}", &long, &quoted];
+        for text in parts.into_iter().chain(forms) {
             let fault = read(text).unwrap_err();
             assert_eq!(fault.errors[0].field, HEADER, "{text}");
+            assert!(fault.message.contains("1 to 255 visible ASCII"), "{fault}");
         }
         assert_eq!(key(&HeaderMap::new()).unwrap(), None);
         let two = ["a", "b"].map(|text| (NAME, HeaderValue::from_static(text)));
@@ -93,5 +100,18 @@ mod tests {
             headers.append(name, value);
         }
         assert!(key(&headers).unwrap_err().message.contains("more than once"));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn what_is_quoted_is_read_again_and_nothing_panics(key in "[!-~]{1,255}", any in "\\PC{0,300}") {
+            let quoted = format!("\"{}\"", key.replace('\\', "\\\\").replace('"', "\\\""));
+            prop_assert_eq!(parse(&quoted).unwrap(), key);
+            if let Ok(key) = parse(&any) {
+                prop_assert!(!key.is_empty() && key.len() <= 255 && key.bytes().all(|byte| byte.is_ascii_graphic()));
+            }
+        }
     }
 }

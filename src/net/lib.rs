@@ -6,6 +6,7 @@
 //!              request id, access (host, origin, token), panics, problems ──┘
 //!
 //!   Fetcher  ─► checked addresses only ─► bytes with limits       (HTTP to the outside)
+//!   Poster   ─► listed hosts only ─► their status                 (telling others of what happened)
 //!   channel  ─► lazy gRPC channel with the bearer token           (gRPC between our own parts)
 //! ```
 //! One table ([`problem`]) turns a [`types::Fault`] into an HTTP status and a gRPC code, and one gate
@@ -29,6 +30,7 @@ pub mod idempotency;
 pub mod listener;
 pub mod metrics;
 pub mod openapi;
+pub mod outbound;
 pub mod problem;
 pub mod range;
 pub mod readiness;

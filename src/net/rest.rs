@@ -11,7 +11,7 @@ pub use streaming::{Part, Streaming};
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream::BoxStream};
-use http::{Method, StatusCode, header};
+use http::{HeaderValue, Method, StatusCode, header};
 use reqwest::{Body, Certificate, Client, Response, Url, redirect::Policy};
 use serde::{Serialize, de::DeserializeOwned};
 use std::{io, net::IpAddr, time::Duration};
@@ -111,7 +111,26 @@ impl Rest {
         path: &str,
         body: Option<&impl Serialize>,
     ) -> Result<T, Fault> {
+        self.json_with(method, path, &[], body).await
+    }
+
+    /// The same with headers.
+    ///
+    /// # Errors
+    /// As [`Rest::get`]; or a value that no header can have.
+    pub async fn json_with<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&'static str, &str)],
+        body: Option<&impl Serialize>,
+    ) -> Result<T, Fault> {
         let mut request = self.request(method, path)?.timeout(ANSWER_TIMEOUT);
+        for (name, value) in headers {
+            let value = HeaderValue::from_str(value)
+                .map_err(|_| Fault::invalid_field(*name, "has characters that no header can have"))?;
+            request = request.header(*name, value);
+        }
         if let Some(body) = body {
             request = request.json(body);
         }

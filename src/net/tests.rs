@@ -9,6 +9,7 @@ mod files;
 mod grpc;
 mod limits;
 mod logs;
+mod outbound;
 mod pages;
 mod rest;
 mod serving;

@@ -7,12 +7,15 @@ use api::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 use telemetry::trace;
 use tracing::Instrument;
 use types::{Execution, ExecutionId, Fault, FileId, NodeId, NodeResource, Task, TaskId};
 
-use crate::{Sms, events, executions::NewRun};
+use crate::{
+    Sms, events,
+    executions::{NewRun, idempotency::Key},
+};
 
 /// [`Control`] on the services themselves.
 pub(crate) struct LocalControl {
@@ -22,6 +25,11 @@ pub(crate) struct LocalControl {
 impl LocalControl {
     pub(crate) fn new(sms: Sms) -> Self {
         Self { sms }
+    }
+
+    /// A node may hear of a task before the live map shows it.
+    async fn task(&self, id: TaskId) -> Result<Arc<Task>, Fault> {
+        self.sms.executions.fresh_task(id).await?.ok_or_else(|| crate::tasks::unknown(id))
     }
 }
 
@@ -57,12 +65,12 @@ impl Control for LocalControl {
     }
 
     async fn get_task(&self, task: TaskId) -> Result<Task, Fault> {
-        Ok(Task::clone(&*self.sms.executions.task(task)?))
+        Ok(Task::clone(&*self.task(task).await?))
     }
 
     async fn get_work(&self, execution: ExecutionId) -> Result<WorkItem, Fault> {
         let execution = self.sms.executions.get(execution).await?;
-        let task = Task::clone(&*self.sms.executions.task(execution.task_id)?);
+        let task = Task::clone(&*self.task(execution.task_id).await?);
         let input = self.sms.executions.input(execution.id).await?;
         Ok(WorkItem { execution, task, input })
     }
@@ -81,9 +89,10 @@ impl Control for LocalControl {
         let span = tracing::info_span!("create", task = %new.task_id);
         trace::adopt(&span, new.traceparent.as_deref());
         let timeout_ms = new.timeout.map(api::convert::millis_of);
-        let run = NewRun { input: new.input, timeout_ms, first: false };
-        let execution = self.sms.executions.run(new.task_id, &run).instrument(span).await?;
-        Ok(Created { execution, replayed: false })
+        let key = new.idempotency_key.as_deref().map(Key::named);
+        let run = NewRun { input: new.input, timeout_ms, first: false, wait: false, callback_url: new.callback_url };
+        let (execution, replayed) = self.sms.executions.run(new.task_id, &run, key.as_ref()).instrument(span).await?;
+        Ok(Created { execution, replayed })
     }
 
     async fn get_execution(&self, execution: ExecutionId) -> Result<(Execution, Bytes), Fault> {

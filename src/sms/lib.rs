@@ -65,6 +65,18 @@ pub struct Config {
     pub executions_kept_per_task: usize,
     /// Longest wait of a synchronous run.
     pub sync_wait: Duration,
+    /// How long an idempotency key is kept, at most as long as its execution.
+    pub idempotency_keep: Duration,
+    /// Hosts that callbacks may go to, as [`net::outbound`] has them; none: there are no callbacks.
+    pub callback_hosts: Vec<String>,
+    /// Pause after the first try of a callback that failed; each one after it is twice as long.
+    pub callback_retry_first: Duration,
+    /// Longest pause between two tries.
+    pub callback_retry_most: Duration,
+    /// How long a callback is tried, by the time that the process runs.
+    pub callback_give_up_after: Duration,
+    /// How often a callback is tried.
+    pub callback_tries: u32,
     /// Serve `/swagger-ui/` and `/api/openapi.json`?
     pub enable_swagger: bool,
 }
@@ -81,6 +93,12 @@ impl Default for Config {
             execution_log_max_bytes: 10 << 20,
             executions_kept_per_task: 1000,
             sync_wait: Duration::from_secs(60),
+            idempotency_keep: Duration::from_secs(24 * 3600),
+            callback_hosts: Vec::new(),
+            callback_retry_first: Duration::from_secs(1),
+            callback_retry_most: Duration::from_secs(300),
+            callback_give_up_after: Duration::from_secs(24 * 3600),
+            callback_tries: 300,
             enable_swagger: true,
         }
     }

@@ -229,6 +229,12 @@ pub struct Execution {
     /// The trace that it belongs to, as W3C's `traceparent`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traceparent: Option<String>,
+    /// Who is told when it has ended; how that goes is a record of its own, [`crate::Callback`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub callback_url: Option<String>,
+    /// Id of the [`crate::Remembered`] request that made it, if that brought an idempotency key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remembered: Option<String>,
 }
 
 impl Execution {

@@ -2,7 +2,7 @@
 
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::{Assignment, Execution, FileRecord, Node, Task};
+use crate::{Assignment, Callback, Execution, FileRecord, Node, Remembered, Task};
 
 /// A type of record: where its records live and what names one.
 pub trait Keyed: Serialize + DeserializeOwned + Clone + Send + Sync + 'static {
@@ -35,6 +35,8 @@ keyed! {
     Task, "task/";
     Execution, "execution/";
     FileRecord, "file/";
+    Callback, "callback/";
+    Remembered, "idempotency/";
 }
 
 impl Keyed for Assignment {

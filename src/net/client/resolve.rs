@@ -10,13 +10,11 @@ use std::{
 };
 use types::{ErrorKind, Fault};
 
-use super::check_address;
-
 /// Addresses that are taken of one answer.
 const MOST_ADDRESSES: usize = 32;
 
 /// Where addresses come from.
-pub(crate) trait Lookup: Send + Sync + 'static {
+pub trait Lookup: Send + Sync + 'static {
     /// All addresses of a name.
     fn lookup(&self, name: String) -> Pin<Box<dyn Future<Output = io::Result<Vec<IpAddr>>> + Send>>;
 }
@@ -33,17 +31,20 @@ impl Lookup for SystemLookup {
     }
 }
 
+/// May a name lead to an address?
+pub(super) type Permit = Arc<dyn Fn(&str, IpAddr) -> Result<(), Fault> + Send + Sync>;
+
 /// What the HTTP client asks. One forbidden address refuses the name: a public one beside a private one is
 /// how rebinding begins.
 pub(super) struct Resolver {
     pub(super) lookup: Arc<dyn Lookup>,
-    pub(super) exempt: bool,
+    pub(super) permit: Permit,
 }
 
 impl Resolve for Resolver {
     fn resolve(&self, name: Name) -> Resolving {
         let name = name.as_str().to_owned();
-        let (found, exempt) = (self.lookup.lookup(name.clone()), self.exempt);
+        let (found, permit) = (self.lookup.lookup(name.clone()), self.permit.clone());
         Box::pin(async move {
             let unknown = |detail: &str| {
                 let message = format!("the name {name} cannot be resolved: {detail}");
@@ -53,10 +54,8 @@ impl Resolve for Resolver {
             if found.is_empty() {
                 return Err(unknown("it has no address").into());
             }
-            if !exempt {
-                for address in &found {
-                    check_address(*address, &name)?;
-                }
+            for address in &found {
+                permit(&name, *address)?;
             }
             let addresses: Addrs = Box::new(found.into_iter().map(|address| SocketAddr::new(address, 0)));
             Ok(addresses)

@@ -29,19 +29,19 @@ use crate::{
 
 /// A name server whose answers the test writes. Several answers are given in turn, the last for ever.
 #[derive(Clone, Default)]
-struct Names(Arc<Mutex<Answers>>, Arc<Mutex<Vec<String>>>);
+pub(super) struct Names(Arc<Mutex<Answers>>, Arc<Mutex<Vec<String>>>);
 
 type Answers = BTreeMap<String, Vec<Vec<&'static str>>>;
 
 impl Names {
-    fn of(names: &[(&str, &[&[&'static str]])]) -> Self {
+    pub(super) fn of(names: &[(&str, &[&[&'static str]])]) -> Self {
         let map = names
             .iter()
             .map(|(name, answers)| ((*name).to_owned(), answers.iter().map(|answer| answer.to_vec()).collect()));
         Self(Arc::new(Mutex::new(map.collect())), Arc::default())
     }
 
-    fn asked(&self) -> Vec<String> {
+    pub(super) fn asked(&self) -> Vec<String> {
         self.1.lock().unwrap().clone()
     }
 }
@@ -70,7 +70,7 @@ async fn whole(download: Download) -> Result<String, Fault> {
     Ok(String::from_utf8(bytes.concat()).unwrap())
 }
 
-async fn open(router: Router) -> Server {
+pub(super) async fn open(router: Router) -> Server {
     Server::with(router, Access::open("a test names it as it likes"), ServeOptions::default()).await
 }
 

@@ -46,8 +46,8 @@ async fn lives(rig: &Rig, control: &dyn Control) {
 
     let (task, _) =
         rig.register(crate::tasks::NewTask { node_uuid: Some(node), ..crate::executions::rig::new_task("far") }).await;
-    let new = crate::executions::NewRun { input: "input".into(), timeout_ms: Some(5), first: false };
-    let id = rig.sms.executions.run(task, &new).await.unwrap().id;
+    let new = crate::executions::NewRun { input: "input".into(), timeout_ms: Some(5), ..Default::default() };
+    let id = rig.run(task, &new).await.id;
     let mut kinds = Vec::new();
     for _ in 0..2 {
         let AssignmentEvent::Set { assignment, .. } = next_work(&mut events).await else { panic!("nothing has ended") };

@@ -6,9 +6,7 @@ use serde_json::Value;
 use store::{Rev, decode};
 use types::{Execution, Fault, FileRecord, Keyed, Node, Task};
 
-use crate::{
-    Sms, executions::view::ExecutionView, files::http::FileView, nodes::views::NodeView, tasks::http::TaskView,
-};
+use crate::{Sms, files::http::FileView, nodes::views::NodeView, tasks::http::TaskView};
 
 /// A type of record on the public stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,11 +81,7 @@ fn show(sms: &Sms, kind: Kind, key: &str, value: &[u8]) -> Result<Value, Fault> 
         Kind::Node => json(&NodeView::from(decode::<Node>(key, value)?)),
         Kind::File => json(&FileView::from(&decode::<FileRecord>(key, value)?)),
         Kind::Task => json(&TaskView::from(&sms.tasks.brief(decode::<Task>(key, value)?.into()))),
-        Kind::Execution => {
-            let execution = decode::<Execution>(key, value)?;
-            let task = sms.executions.task(execution.task_id).ok();
-            json(&ExecutionView::new(&execution, task.as_deref()))
-        }
+        Kind::Execution => json(&sms.executions.view(&decode::<Execution>(key, value)?)),
     }
 }
 

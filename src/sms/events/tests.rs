@@ -321,7 +321,7 @@ async fn the_originals_subscription_replays_and_goes_on_live() {
     let created = next().await;
     assert_eq!((created.0, &created.1), (TaskEventKind::Create, &first.to_string()));
     assert_eq!((&created.3.task_id, created.3.ts), (&task.to_string(), 1_732_186_800));
-    let again = rig.sms.executions.run(task, &Default::default()).await.unwrap().id;
+    let again = rig.run(task, &Default::default()).await.id;
     let updated = next().await;
     assert_eq!((updated.0, &updated.1), (TaskEventKind::Update, &again.to_string()));
     rig.sms.executions.cancel(again, "").await.unwrap();

@@ -10,6 +10,8 @@ use super::Service;
 #[derive(Debug)]
 pub(super) struct Figures {
     pub(super) created: Counter,
+    pub(super) replayed: Counter,
+    pub(super) callbacks: Counters<1>,
     finished: Counters<2>,
     queued: Histogram,
     ran: Histograms<1>,
@@ -42,8 +44,22 @@ fn seconds(from: Timestamp, to: Timestamp) -> f64 {
 impl Service {
     /// Measures from now on.
     pub(crate) fn measure(self: &Arc<Self>, metrics: &Metrics) {
+        let callbacks = metrics.counters(
+            "spear_callbacks_total",
+            "Tries to tell somebody of the end of an execution, by what came of them.",
+            ["outcome"],
+        );
+        // Alerts look at these before anything has happened.
+        for outcome in ["delivered", "retried", "failed"] {
+            callbacks.with([outcome]);
+        }
         let new = self.figures.fill(Figures {
             created: metrics.counter("spear_executions_created_total", "Executions asked for."),
+            replayed: metrics.counter(
+                "spear_executions_replayed_total",
+                "Requests answered with what an earlier one of the same idempotency key had made.",
+            ),
+            callbacks,
             finished: metrics.counters(
                 "spear_executions_finished_total",
                 "Executions that ended; one that was lost and then reported counts twice.",
@@ -84,6 +100,10 @@ impl Service {
         let service = Arc::downgrade(self);
         metrics.read("spear_executions_unplaced", "Pending executions for which no node was found.", move || {
             Some(service.upgrade()?.index.unplaced_count() as f64)
+        });
+        let service = Arc::downgrade(self);
+        metrics.read("spear_callbacks_pending", "Ends of executions that are still to be told.", move || {
+            Some(service.upgrade()?.callbacks.waiting() as f64)
         });
         let service = Arc::downgrade(self);
         metrics.read("spear_tasks", "Tasks that are registered.", move || {

@@ -9,13 +9,14 @@ use api::{
 };
 use futures_util::{StreamExt, stream, stream::BoxStream};
 use net::grpc::status;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, metadata::MetadataValue};
 use types::{ExecutionId, TaskId};
 
 use super::{
     Filter, NewRun,
     follow::follow,
     http::{cursor_after, position},
+    idempotency::Key,
 };
 use crate::{Sms, page::limit_of};
 
@@ -36,13 +37,27 @@ impl Grpc {
         Self { sms: sms.clone() }
     }
 
+    fn wire(&self, execution: &types::Execution) -> Execution {
+        let callback = self.sms.executions.callback(execution);
+        Execution { callback: callback.map(|callback| convert::callback(&callback)), ..convert::execution(execution) }
+    }
+
     async fn with_result(&self, execution: &types::Execution) -> Result<Execution, Status> {
-        let mut wire = convert::execution(execution);
+        let mut wire = self.wire(execution);
         if execution.result_bytes > 0 {
             wire.result = self.sms.executions.result(execution.id).await.map_err(status)?;
         }
         Ok(wire)
     }
+}
+
+/// An answer; marked, where it was given before.
+pub(crate) fn marked<T>(answer: T, replayed: bool) -> Response<T> {
+    let mut response = Response::new(answer);
+    if replayed {
+        response.metadata_mut().insert(REPLAYED.as_str(), MetadataValue::from_static("true"));
+    }
+    response
 }
 
 fn execution_id(text: &str) -> Result<ExecutionId, Status> {
@@ -52,15 +67,18 @@ fn execution_id(text: &str) -> Result<ExecutionId, Status> {
 #[tonic::async_trait]
 impl ExecutionService for Grpc {
     async fn run_task(&self, request: Request<RunTaskRequest>) -> Result<Response<Execution>, Status> {
-        let RunTaskRequest { task_id, input, timeout_ms, wait } = request.into_inner();
+        let key = Key::of(request.metadata().as_ref()).map_err(status)?;
+        let RunTaskRequest { task_id, input, timeout_ms, wait, callback_url } = request.into_inner();
         let task: TaskId = task_id.parse().map_err(status)?;
-        let new = NewRun { input, timeout_ms: (timeout_ms > 0).then_some(timeout_ms), first: false };
-        let execution = self.sms.executions.run(task, &new).await.map_err(status)?;
+        let (timeout_ms, callback_url) = ((timeout_ms > 0).then_some(timeout_ms), Some(callback_url));
+        let callback_url = callback_url.filter(|url| !url.is_empty());
+        let new = NewRun { input, timeout_ms, first: false, wait, callback_url };
+        let (execution, replayed) = self.sms.executions.run(task, &new, key.as_ref()).await.map_err(status)?;
         if !wait {
-            return Ok(Response::new(convert::execution(&execution)));
+            return Ok(marked(self.wire(&execution), replayed));
         }
         let ended = self.sms.wait_for_end(&execution).await.map_err(status)?;
-        Ok(Response::new(self.with_result(&ended).await?))
+        Ok(marked(self.with_result(&ended).await?, replayed))
     }
 
     async fn get_execution(&self, request: Request<GetExecutionRequest>) -> Result<Response<Execution>, Status> {
@@ -85,7 +103,7 @@ impl ExecutionService for Grpc {
         let after = position(Some(&request.cursor)).map_err(status)?;
         let (found, next) = self.sms.executions.list(&filter, after, limit).await.map_err(status)?;
         Ok(Response::new(ListExecutionsResponse {
-            executions: found.iter().map(convert::execution).collect(),
+            executions: found.iter().map(|execution| self.wire(execution)).collect(),
             next_cursor: next.map(cursor_after).unwrap_or_default(),
         }))
     }
@@ -93,7 +111,7 @@ impl ExecutionService for Grpc {
     async fn cancel_execution(&self, request: Request<CancelExecutionRequest>) -> Result<Response<Execution>, Status> {
         let CancelExecutionRequest { execution_id: id, reason } = request.into_inner();
         let execution = self.sms.executions.cancel(execution_id(&id)?, &reason).await.map_err(status)?;
-        Ok(Response::new(convert::execution(&execution)))
+        Ok(Response::new(self.wire(&execution)))
     }
 
     type ReadLogsStream = BoxStream<'static, Result<LogLine, Status>>;

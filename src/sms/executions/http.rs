@@ -18,7 +18,11 @@ use types::{Execution, ExecutionId, ExecutionStatus, Fault, TaskId};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{Filter, MOST_INPUT, NewRun, view::ExecutionView};
+use super::{
+    Filter, MOST_INPUT, NewRun,
+    idempotency::{Key, answer, problem},
+    view::ExecutionView,
+};
 use crate::{
     Sms,
     page::{cursor_of, key_of, limit_of},
@@ -91,19 +95,9 @@ async fn page(sms: &Sms, query: &ListExecutionsQuery, filter: Filter) -> Result<
     let after = position(query.cursor.as_deref())?;
     let (found, next) = sms.executions.list(&filter, after, limit).await?;
     Ok(Json(ExecutionList {
-        executions: found.iter().map(|execution| view(sms, execution)).collect(),
+        executions: found.iter().map(|execution| sms.executions.view(execution)).collect(),
         next_cursor: next.map(cursor_after),
     }))
-}
-
-fn view(sms: &Sms, execution: &Execution) -> ExecutionView {
-    ExecutionView::new(execution, sms.executions.task(execution.task_id).ok().as_deref())
-}
-
-/// With the result, where there is one to show.
-async fn whole(sms: &Sms, execution: &Execution) -> Result<ExecutionView, Fault> {
-    let bytes = if execution.result_bytes > 0 { sms.executions.result(execution.id).await? } else { Bytes::new() };
-    Ok(view(sms, execution).with_result(&bytes))
 }
 
 /// List executions in the order of their creation.
@@ -167,6 +161,10 @@ struct RunTaskRequest {
     #[serde(default)]
     #[schema(value_type = Option<u64>)]
     timeout_ms: Option<i64>,
+    /// Told of the end by a POST of the execution, at least once; only with `async`, and only to hosts that
+    /// `executions.callback_hosts` lists.
+    #[serde(default)]
+    callback_url: Option<String>,
 }
 
 /// An input as text or in base64.
@@ -183,7 +181,7 @@ pub(crate) fn input_of(text: Option<String>, base64: Option<String>) -> Result<B
 }
 
 impl RunTaskRequest {
-    fn parse(self) -> Result<(bool, NewRun), Fault> {
+    fn parse(self) -> Result<NewRun, Fault> {
         let wait = match self.mode.as_deref().map(str::to_ascii_lowercase).as_deref() {
             None | Some("" | "async") => false,
             Some("sync") => true,
@@ -196,8 +194,8 @@ impl RunTaskRequest {
         let millis = |value: i64| {
             u64::try_from(value).map_err(|_| Fault::invalid_field("timeout_ms", format!("{value} is negative")))
         };
-        let new = NewRun { input, timeout_ms: self.timeout_ms.map(millis).transpose()?, first: false };
-        Ok((wait, new))
+        let timeout_ms = self.timeout_ms.map(millis).transpose()?;
+        Ok(NewRun { input, timeout_ms, first: false, wait, callback_url: self.callback_url })
     }
 }
 
@@ -211,37 +209,47 @@ fn accepted(execution: ExecutionView, id: ExecutionId) -> Response {
 
 /// Run a task again.
 ///
-/// `sync` waits for the end as long as its time limit and a while more; a caller that goes away cancels nothing.
+/// `sync` waits for the end as long as its time limit and a while more; a caller that goes away cancels nothing. With
+/// an `Idempotency-Key` the request can be sent again, by whoever does not know what became of it: it makes one
+/// execution, and every repeat answers with that one, marked `Idempotent-Replayed: true`.
 #[utoipa::path(post, path = "/api/v1/tasks/{task_id}/executions", operation_id = "run_task", tag = "executions",
-    params(("task_id" = String, Path, description = "The task", format = Uuid)),
+    params(("task_id" = String, Path, description = "The task", format = Uuid),
+        ("Idempotency-Key" = Option<String>, Header, description = "Makes one execution of all requests with this key: 1 to 255 visible ASCII characters, best in quotes; kept for 24 h unless set otherwise, and as long as the execution")),
     request_body(content = Option<RunTaskRequest>),
     responses(
-        (status = 200, description = "It has ended (`sync`); its status says how", body = ExecutionView),
-        (status = 202, description = "It is under way; Location names it", body = ExecutionView),
+        (status = 200, description = "It has ended (`sync`); its status says how", body = ExecutionView,
+            headers(("Idempotent-Replayed" = String, description = "`true` when an earlier request with this key made it"))),
+        (status = 202, description = "It is under way; Location names it", body = ExecutionView,
+            headers(("Idempotent-Replayed" = String, description = "`true` when an earlier request with this key made it"))),
         (status = 400, description = "A value makes no sense", body = ProblemBody, content_type = "application/problem+json"),
         (status = 404, description = "No such task", body = ProblemBody, content_type = "application/problem+json"),
         (status = 409, description = "The task has nothing to run", body = ProblemBody, content_type = "application/problem+json"),
         (status = 413, description = "The input is over 8 MiB", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 422, description = "A field of another type", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 429, description = "Too many executions are open", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 422, description = "A field of another type; a key that another request had; a callback to a host that is not listed", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 429, description = "Too many executions are open, or callbacks pending", body = ProblemBody, content_type = "application/problem+json"),
     ))]
-async fn run_task(State(sms): State<Sms>, Path(id): Path<String>, Body(body): Body) -> Result<Response, Problem> {
+async fn run_task(
+    State(sms): State<Sms>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    Body(body): Body,
+) -> Result<Response, Problem> {
     let task: TaskId = id.parse()?;
+    let key = Key::of(&headers)?;
     let request: RunTaskRequest = match body.iter().all(u8::is_ascii_whitespace) {
         true => RunTaskRequest::default(),
         false => net::extract::parse(&body)?,
     };
-    let (wait, new) = request.parse()?;
-    let execution = sms.executions.run(task, &new).await?;
-    if !wait {
-        return Ok(accepted(view(&sms, &execution), execution.id));
+    let new = request.parse()?;
+    let (execution, replayed) = sms.executions.run(task, &new, key.as_ref()).await.map_err(problem)?;
+    if !new.wait {
+        return Ok(answer(accepted(sms.executions.view(&execution), execution.id), replayed));
     }
     let ended = sms.wait_for_end(&execution).await?;
-    if ended.status.terminal() {
-        Ok(Json(whole(&sms, &ended).await?).into_response())
-    } else {
-        Ok(accepted(view(&sms, &ended), ended.id))
-    }
+    Ok(match ended.status.terminal() {
+        true => answer(Json(sms.executions.whole(&ended).await?), replayed),
+        false => answer(accepted(sms.executions.view(&ended), ended.id), replayed),
+    })
 }
 
 impl Sms {
@@ -265,7 +273,7 @@ impl Sms {
     ))]
 async fn get_execution(State(sms): State<Sms>, Path(id): Path<String>) -> Result<Json<ExecutionView>, Problem> {
     let execution = sms.executions.get(id.parse()?).await?;
-    Ok(Json(whole(&sms, &execution).await?))
+    Ok(Json(sms.executions.whole(&execution).await?))
 }
 
 /// The bytes that an execution wrote to standard output.
@@ -326,5 +334,5 @@ async fn cancel_execution(
         false => net::extract::parse(&body)?,
     };
     let execution = sms.executions.cancel(id, request.reason.as_deref().unwrap_or_default()).await?;
-    Ok(Json(view(&sms, &execution)))
+    Ok(Json(sms.executions.view(&execution)))
 }

@@ -379,8 +379,13 @@ impl Index {
 
     #[cfg(test)]
     pub(super) fn waited_for(&self, id: ExecutionId) -> bool {
-        let state = self.state.read().unwrap_or_else(|broken| broken.into_inner());
-        state.waiters.get(&id).is_some_and(|waiters| waiters.iter().any(|waiter| !waiter.is_closed()))
+        self.waiters_of(id) > 0
+    }
+
+    #[cfg(test)]
+    pub(super) fn waiters_of(&self, id: ExecutionId) -> usize {
+        let open = |waiters: &Vec<oneshot::Sender<()>>| waiters.iter().filter(|waiter| !waiter.is_closed()).count();
+        self.read().waiters.get(&id).map_or(0, open)
     }
 }
 

@@ -29,6 +29,10 @@ pub(crate) struct NewRun {
     pub(crate) timeout_ms: Option<u64>,
     /// Is it made with its task?
     pub(crate) first: bool,
+    /// Does who asks for it wait for its end?
+    pub(crate) wait: bool,
+    /// Who is told of its end.
+    pub(crate) callback_url: Option<String>,
 }
 
 impl NewRun {
@@ -44,6 +48,11 @@ impl NewRun {
                 format!("{millis} is out of range; use 1 to {MOST_TIMEOUT_MS}, or leave it out"),
             )),
             _ => Ok(()),
+        }?;
+        if self.wait && self.callback_url.is_some() {
+            let wrong = "is for asynchronous runs: a synchronous one is told of the end by its answer";
+            return Err(Fault::invalid_field("callback_url", wrong));
         }
+        Ok(())
     }
 }

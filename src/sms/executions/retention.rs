@@ -1,6 +1,6 @@
 //! What is removed: of each task the oldest ended executions beyond the number to keep, and everything of a task
-//! that is gone once it has ended and was left to read for a while. An execution goes with its input, result
-//! and log.
+//! that is gone once it has ended and was left to read for a while. An execution goes with its input, result, log,
+//! callback and idempotency key, and not before its callback has come to an end.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -25,12 +25,21 @@ pub(super) struct Orphans {
     since: HashMap<TaskId, Duration>,
 }
 
+/// What sweeps remember of each other.
+#[derive(Debug, Default)]
+pub(super) struct Swept {
+    orphans: Orphans,
+    /// Where the next page of idempotency keys begins.
+    keys: Option<String>,
+}
+
 impl Service {
     /// Sweeps every now and then; ends with a failure only.
-    pub(super) async fn keep_removing(&self, orphans: &mut Orphans) -> Result<(), Fault> {
+    pub(super) async fn keep_removing(&self, swept: &mut Swept) -> Result<(), Fault> {
         loop {
             self.cancel_abandoned().await?;
-            self.remove_old(orphans).await?;
+            self.remove_old(&mut swept.orphans).await?;
+            swept.keys = self.sweep_keys(swept.keys.take()).await?;
             let tick = self.config.get().cleanup_interval;
             let tick = tick.clamp(Duration::from_millis(100), Duration::from_secs(60));
             tokio::time::sleep(tick).await;
@@ -62,6 +71,7 @@ impl Service {
             Some(since) if now.saturating_sub(*since) >= KEPT_AFTER_TASK => 0,
             _ => keep,
         });
+        let old: Vec<_> = old.into_iter().filter(|id| !self.callbacks.pending(*id)).collect();
         for some in old.chunks(TOGETHER) {
             self.remove(some).await?;
         }
@@ -75,9 +85,15 @@ impl Service {
             let Some(found) = self.table.get(id).await?.filter(|found| found.record.status.terminal()) else {
                 continue;
             };
+            // The agenda may be a moment behind.
+            if self.callbacks.is_pending(&found.record).await? {
+                continue;
+            }
             let key = store::Table::<types::Execution>::key(id);
             batch.guards.push(Guard::At(key.clone(), found.modified));
-            batch.ops.extend([Op::Delete(key), Op::Delete(input_key(*id)), Op::Delete(result_key(*id))]);
+            let callback = store::Table::<types::Callback>::key(id);
+            batch.ops.extend([key, input_key(*id), result_key(*id), callback].map(Op::Delete));
+            self.forget_key(&found.record, &mut batch).await?;
             removed.push(*id);
         }
         if removed.is_empty() {

@@ -17,7 +17,7 @@ use types::{
     TaskPriority, Timestamp, clock::ManualClock, node::RUNTIMES_KEY,
 };
 
-use crate::{Config, Deps, Sms, tasks::NewTask};
+use crate::{Config, Deps, Sms, executions::NewRun, tasks::NewTask};
 
 pub(crate) struct Rig {
     pub(crate) sms: Sms,
@@ -110,6 +110,11 @@ impl Rig {
         (seen.task.id, execution.unwrap().id)
     }
 
+    /// Another run of a task.
+    pub(crate) async fn run(&self, task: TaskId, new: &NewRun) -> Execution {
+        self.sms.executions.run(task, new, None).await.unwrap().0
+    }
+
     pub(crate) async fn execution(&self, id: ExecutionId) -> Execution {
         self.sms.executions.get(id).await.unwrap()
     }
@@ -142,7 +147,20 @@ impl Rig {
         path: &str,
         body: Option<String>,
     ) -> (u16, http::HeaderMap, Bytes) {
+        self.call_with(method, path, &[], body).await
+    }
+
+    pub(crate) async fn call_with(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Option<String>,
+    ) -> (u16, http::HeaderMap, Bytes) {
         let mut request = http::Request::builder().method(method).uri(path);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
         if body.is_some() {
             request = request.header("content-type", "application/json");
         }

@@ -1,4 +1,5 @@
-//! What can be done with executions. Every write goes through [`Service::apply`] or [`Service::draft`].
+//! What can be done with executions. Every write goes through [`Service::apply`] or [`Service::draft`]; how they are
+//! made is in `creation`.
 
 use api::ExecutionReport;
 use bus::{Bus, Mirror};
@@ -8,34 +9,28 @@ use std::{
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
-use store::{Batch, Guard, Keyed, Op, Store, Table};
+use store::{Op, Store, Table};
 use supervise::{Live, OnError, Scope};
-use telemetry::{Slot, trace};
+use telemetry::Slot;
 use types::{Clock, ErrorKind, Execution, ExecutionId, ExecutionStatus, Fault, LogLine, Task, TaskId};
 
 use super::{
+    callbacks::{self, Callbacks},
     figures::Figures,
     index::{Brief, Filter, Index, LastRun},
     logs::{Appended, Log, Logs, Page, Reach, stale},
     lost::Silence,
-    records::{MOST_RESULT, NewRun, input_key, result_key},
-    retention::Orphans,
+    records::{MOST_RESULT, input_key, result_key},
+    retention::Swept,
     transition::{self, Event, Step},
 };
 use crate::{
     Config, nodes,
-    tasks::{
-        groups::TaskGroups,
-        placement::{Choice, Placement, Reservation},
-    },
+    tasks::{groups::TaskGroups, placement::Placement},
 };
 
-/// Executions that may be open at a time; more are refused until some end.
-const MOST_OPEN: usize = 100_000;
 /// Longest reason of a cancellation, bytes.
 const MOST_REASON: usize = 1024;
-/// Tries to create an execution while its task is being changed.
-const TRIES: usize = 8;
 
 /// What the service is built from.
 pub struct Deps<'a> {
@@ -65,6 +60,7 @@ pub struct Service {
     task_groups: Arc<Mutex<TaskGroups>>,
     pub(super) index: Index,
     pub(crate) logs: Arc<Logs>,
+    pub(super) callbacks: Callbacks,
     pub(super) placement: Placement,
     pub(super) figures: Slot<Figures>,
 }
@@ -100,6 +96,7 @@ impl Service {
         let service = Arc::new(Self {
             table: Table::new(store),
             index: Index::start(bus, (nodes.touched(), &task_groups), &scope).await?,
+            callbacks: Callbacks::start(store, bus, config.clone(), (&clock, &scope)).await?,
             placement: Placement::new(nodes.clone()),
             logs: Arc::new(logs),
             store: store.clone(),
@@ -134,11 +131,18 @@ impl Service {
             }
         });
         let service = self.clone();
+        scope.spawn("callbacks", RESTART, move |stop| {
+            let service = service.clone();
+            async move {
+                tokio::select! { () = stop.cancelled() => Ok(()), ended = service.keep_telling() => Ok(ended?) }
+            }
+        });
+        let service = self.clone();
         scope.spawn("retention", RESTART, move |stop| {
             let service = service.clone();
             async move {
-                let mut orphans = Orphans::default();
-                tokio::select! { () = stop.cancelled() => Ok(()), ended = service.keep_removing(&mut orphans) => Ok(ended?) }
+                let mut swept = Swept::default();
+                tokio::select! { () = stop.cancelled() => Ok(()), ended = service.keep_removing(&mut swept) => Ok(ended?) }
             }
         });
         scope.spawn("logs", OnError::StopProcess, move |stop| {
@@ -173,7 +177,7 @@ impl Service {
     }
 
     /// A task as the store has it: the live map may not show one yet that was made with its first execution.
-    pub(super) async fn fresh_task(&self, id: TaskId) -> Result<Option<Arc<Task>>, Fault> {
+    pub(crate) async fn fresh_task(&self, id: TaskId) -> Result<Option<Arc<Task>>, Fault> {
         match self.tasks.get(&id.to_string()) {
             Some(task) => Ok(Some(task)),
             None => Ok(Table::<Task>::new(&self.store).get(&id).await?.map(|found| Arc::new(found.record))),
@@ -190,100 +194,6 @@ impl Service {
         self.index.completed(task, most)
     }
 
-    /// Adds a new execution of a task to a batch, placed if a node is found. The reservation counts it as the
-    /// node's load and is held until the batch is committed and seen.
-    ///
-    /// # Errors
-    /// `TASK_NOT_RUNNABLE`, `TOO_MANY_EXECUTIONS`, an input over its limit.
-    pub(crate) fn draft(
-        &self,
-        task: &Task,
-        new: &NewRun,
-        batch: &mut Batch,
-    ) -> Result<(Execution, Option<Reservation>), Fault> {
-        new.check()?;
-        if task.executable.is_none() {
-            let message = "the task has no executable, so there is nothing to run; register one with an executable";
-            return Err(Fault::conflict("TASK_NOT_RUNNABLE", message));
-        }
-        if self.index.open() >= MOST_OPEN {
-            let message = format!("{MOST_OPEN} executions wait or run already");
-            return Err(Fault::new(ErrorKind::Exhausted, "TOO_MANY_EXECUTIONS", message));
-        }
-        let now = self.clock.wall();
-        let mut execution = Execution {
-            id: ExecutionId::new(),
-            task_id: task.id,
-            node_uuid: None,
-            attempt: 1,
-            first: new.first,
-            status: ExecutionStatus::Pending,
-            reason: None,
-            message: String::new(),
-            created_at: now,
-            started_at: None,
-            completed_at: None,
-            updated_at: now,
-            timeout_ms: new.timeout_ms,
-            exit_code: None,
-            result_bytes: 0,
-            input_bytes: new.input.len() as u64,
-            progress: None,
-            cancel_requested: false,
-            traceparent: None,
-        };
-        let span = tracing::info_span!("placement", execution = %execution.id, task = %task.id);
-        // What the node does about it is a part of the same trace.
-        execution.traceparent = trace::of(&span);
-        let choice = span.in_scope(|| self.placement.choose(task, |node| self.index.load(node)));
-        let event = match &choice {
-            Choice::Node(reserved) => Event::Place(reserved.node()),
-            Choice::Wait(reason) => Event::Wait(reason),
-        };
-        transition::apply(&mut execution, &event, now)?;
-        transition::creation(&execution, now, batch)?;
-        if !new.input.is_empty() {
-            batch.ops.push(Op::Put(input_key(execution.id), new.input.clone()));
-        }
-        Ok((execution, choice.reservation()))
-    }
-
-    /// Runs a task again.
-    ///
-    /// # Errors
-    /// `TASK_NOT_FOUND` and those of [`Service::draft`].
-    pub(crate) async fn run(&self, task: TaskId, new: &NewRun) -> Result<Execution, Fault> {
-        let tasks = Table::<Task>::new(&self.store);
-        let mut last = None;
-        for _ in 0..TRIES {
-            let found = tasks.get(&task).await?.ok_or_else(|| crate::tasks::unknown(task))?;
-            // An execution of a task that was removed meanwhile must not come to be.
-            let mut batch = Batch::new().guard(Guard::At(found.record.key(), found.modified));
-            let (execution, reserved) = self.draft(&found.record, new, &mut batch)?;
-            match self.store.commit(batch).await {
-                Ok(rev) => {
-                    self.reached(rev).await;
-                    drop(reserved);
-                    self.created();
-                    return Ok(execution);
-                }
-                Err(error @ store::Error::Conflict(_)) => last = Some(error),
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Err(last.map_or_else(|| Fault::internal("no try was made"), Fault::from))
-    }
-
-    /// An execution that was drafted is in the store.
-    pub(crate) fn created(&self) {
-        self.figures.see(|figures| figures.created.inc());
-    }
-
-    /// Waits until the index shows a revision.
-    pub(crate) async fn reached(&self, rev: store::Rev) {
-        self.index.reached(rev).await;
-    }
-
     /// Applies an event to a record, with what it means for its node, in one batch.
     pub(super) async fn apply(&self, id: ExecutionId, event: &Event<'_>) -> Result<(Execution, Step), Fault> {
         let now = self.clock.wall();
@@ -296,6 +206,7 @@ impl Service {
                     return Ok::<_, Fault>(false);
                 }
                 transition::effects(before, execution, now, batch)?;
+                callbacks::begin(before, execution, batch)?;
                 if let Event::Report(report) = event
                     && execution.status.terminal()
                     && !report.result.is_empty()
@@ -332,6 +243,11 @@ impl Service {
     /// `EXECUTION_NOT_FOUND`.
     pub(crate) fn brief(&self, id: ExecutionId) -> Result<Brief, Fault> {
         self.index.get(id).ok_or_else(|| unknown(id))
+    }
+
+    /// How the telling of its end goes; none: nobody wants to be told.
+    pub(crate) fn callback(&self, execution: &Execution) -> Option<Arc<types::Callback>> {
+        self.callbacks.of(execution)
     }
 
     async fn bytes(&self, key: String) -> Result<Bytes, Fault> {

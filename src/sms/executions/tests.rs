@@ -43,6 +43,8 @@ fn fresh() -> Execution {
         progress: None,
         cancel_requested: false,
         traceparent: None,
+        callback_url: None,
+        remembered: None,
     }
 }
 
@@ -268,7 +270,7 @@ async fn a_bound_task_waits_for_its_node_and_goes_nowhere_else() {
     until("its node has it", async || rig.work(bound).await.len() == 1).await;
     rig.sms.nodes.leave(bound, "offline").await.unwrap();
     let (task, _) = rig.register(crate::tasks::NewTask { node_uuid: Some(bound), ..new_task("bound") }).await;
-    let second = rig.sms.executions.run(task, &NewRun::default()).await.unwrap();
+    let second = rig.run(task, &NewRun::default()).await;
     assert_eq!(second.message, format!("node {bound} is offline"));
     rig.node_named(bound, "").await;
     until("it has all three", async || rig.work(bound).await.len() == 3).await;
@@ -397,7 +399,7 @@ async fn lists_are_filtered_ordered_and_paged_by_a_cursor() {
     let (task, first) = rig.task("many").await;
     let mut ids = vec![first.to_string()];
     for _ in 0..6 {
-        ids.push(rig.sms.executions.run(task, &NewRun::default()).await.unwrap().id.to_string());
+        ids.push(rig.run(task, &NewRun::default()).await.id.to_string());
     }
     rig.task("other").await;
     rig.tell(first, S::Completed).await;
@@ -441,7 +443,7 @@ async fn the_oldest_ended_executions_go_with_everything_of_theirs() {
     let mut ids = vec![first];
     for _ in 0..4 {
         let new = NewRun { input: Bytes::from("in"), ..NewRun::default() };
-        ids.push(rig.sms.executions.run(task, &new).await.unwrap().id);
+        ids.push(rig.run(task, &new).await.id);
     }
     for id in &ids[..4] {
         rig.sms.executions.append_logs((*id, 1), vec![line(1, "x")], true).await.unwrap();
@@ -491,7 +493,7 @@ async fn everything_is_there_again_after_a_stop_at_any_moment() {
     let (task, done) = rig.task("kept").await;
     rig.sms.executions.append_logs((done, 1), vec![line(1, "one")], true).await.unwrap();
     rig.tell(done, S::Completed).await;
-    let open = rig.sms.executions.run(task, &NewRun { input: Bytes::from("in"), ..NewRun::default() }).await.unwrap();
+    let open = rig.run(task, &NewRun { input: Bytes::from("in"), ..NewRun::default() }).await;
     // A removal that a stop cut short between the task and its executions.
     let (cut, abandoned) = rig.task("cut").await;
     rig.sms.bus.store().commit(store::Batch::new().delete(format!("task/{cut}"))).await.unwrap();

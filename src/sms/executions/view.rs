@@ -3,9 +3,11 @@
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use serde::Serialize;
-use std::collections::BTreeMap;
-use types::{Execution, Task};
+use std::{collections::BTreeMap, sync::Arc};
+use types::{Callback, CallbackStatus, Execution, Fault, Task};
 use utoipa::ToSchema;
+
+use super::Service;
 
 /// Longest result that is part of the answer; longer ones are fetched by their path.
 const MOST_INLINE: usize = 1 << 20;
@@ -47,6 +49,35 @@ pub(super) struct ProgressView {
     done_bytes: u64,
     /// Bytes in all, when known.
     total_bytes: Option<u64>,
+}
+
+/// How the telling of an execution's end goes.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Callback)]
+pub(super) struct CallbackView {
+    /// Who is told.
+    url: String,
+    /// `pending`, `delivered` or `failed`.
+    status: &'static str,
+    /// How often it was tried.
+    tries: u32,
+    /// Why the last try failed; null when it did not.
+    last_error: Option<String>,
+    /// When it is tried next; null before the end of the execution and when nothing more is tried.
+    next_try_ms: Option<i64>,
+}
+
+impl From<Arc<Callback>> for CallbackView {
+    fn from(callback: Arc<Callback>) -> Self {
+        let next_try_at = callback.next_try_at.filter(|_| callback.status == CallbackStatus::Pending);
+        Self {
+            url: callback.url.clone(),
+            status: callback.status.as_str(),
+            tries: callback.tries,
+            last_error: callback.last_error.clone(),
+            next_try_ms: next_try_at.map(types::Timestamp::millis),
+        }
+    }
 }
 
 /// One run of a task. Times are milliseconds since 1970-01-01 UTC, null for never.
@@ -99,6 +130,8 @@ pub(crate) struct ExecutionView {
     progress: Option<ProgressView>,
     /// What it wrote to standard output; null until it has ended.
     result: Option<ResultView>,
+    /// Who is told of its end, and how that goes; null: nobody.
+    callback: Option<CallbackView>,
     /// Its log.
     log_ref: LogRef,
     /// Labels of its task.
@@ -107,7 +140,7 @@ pub(crate) struct ExecutionView {
 
 impl ExecutionView {
     /// Without the bytes of the result.
-    pub(crate) fn new(execution: &Execution, task: Option<&Task>) -> Self {
+    fn new(execution: &Execution, task: Option<&Task>, callback: Option<Arc<Callback>>) -> Self {
         let id = execution.id;
         let name = |task: &Task| match &task.executable {
             Some(executable) if !executable.name.is_empty() => executable.name.clone(),
@@ -145,6 +178,7 @@ impl ExecutionView {
                 total_bytes: progress.total_bytes,
             }),
             result: execution.status.terminal().then(result),
+            callback: callback.map(CallbackView::from),
             log_ref: LogRef {
                 backend: "sms",
                 uri_prefix: format!("/api/v1/executions/{id}/logs"),
@@ -156,7 +190,7 @@ impl ExecutionView {
     }
 
     /// With the bytes of the result, as text where they are text.
-    pub(super) fn with_result(mut self, bytes: &Bytes) -> Self {
+    fn with_result(mut self, bytes: &Bytes) -> Self {
         if let Some(result) = &mut self.result
             && bytes.len() <= MOST_INLINE
         {
@@ -166,5 +200,19 @@ impl ExecutionView {
             }
         }
         self
+    }
+}
+
+impl Service {
+    /// An execution as it is shown.
+    pub(crate) fn view(&self, execution: &Execution) -> ExecutionView {
+        let task = self.task(execution.task_id).ok();
+        ExecutionView::new(execution, task.as_deref(), self.callbacks.of(execution))
+    }
+
+    /// With the result, where there is one to show.
+    pub(crate) async fn whole(&self, execution: &Execution) -> Result<ExecutionView, Fault> {
+        let bytes = if execution.result_bytes > 0 { self.result(execution.id).await? } else { Bytes::new() };
+        Ok(self.view(execution).with_result(&bytes))
     }
 }

@@ -17,7 +17,11 @@ use super::{
     records::{NewTask, Seen},
     service::Wanted,
 };
-use crate::{Sms, events, page::Page};
+use crate::{
+    Sms, events,
+    executions::{NewRun, grpc::marked, idempotency::Key},
+    page::Page,
+};
 
 /// Tasks of a page when the request says 0 or less.
 const LIMIT: usize = 100;
@@ -85,14 +89,17 @@ impl TaskService for Grpc {
         &self,
         request: Request<RegisterTaskRequest>,
     ) -> Result<Response<RegisterTaskResponse>, Status> {
+        let key = Key::of(request.metadata().as_ref()).map_err(status)?;
         let new = new_task(request.into_inner()).map_err(status)?;
-        let (seen, _) = self.sms.tasks.register(new).await.map_err(status)?;
-        Ok(Response::new(RegisterTaskResponse {
+        let made = self.sms.tasks.register_with(new, NewRun::default(), key.as_ref()).await.map_err(status)?;
+        let answer = RegisterTaskResponse {
             success: true,
             message: "Task registered successfully".to_owned(),
-            task_id: seen.task.id.to_string(),
-            task: Some(wire(&seen)),
-        }))
+            task_id: made.task.to_string(),
+            // Gone, where an earlier request made it and it was removed since.
+            task: self.sms.tasks.get(made.task).ok().as_ref().map(wire),
+        };
+        Ok(marked(answer, made.replayed))
     }
 
     async fn list_tasks(&self, request: Request<ListTasksRequest>) -> Result<Response<ListTasksResponse>, Status> {

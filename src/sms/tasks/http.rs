@@ -1,7 +1,10 @@
 //! `/api/v1/tasks…`.
 
-use axum::extract::{DefaultBodyLimit, State};
-use bytes::Bytes;
+use axum::{
+    extract::{DefaultBodyLimit, State},
+    response::Response,
+};
+use http::HeaderMap;
 use net::{
     Problem,
     extract::{Body, Json, Path, Query},
@@ -19,7 +22,11 @@ use super::{
 };
 use crate::{
     Sms,
-    executions::http::{MOST_BODY, input_of},
+    executions::{
+        NewRun,
+        http::{MOST_BODY, input_of},
+        idempotency::{Key, answer, problem},
+    },
     page::Page,
 };
 
@@ -232,10 +239,14 @@ struct RegisterTaskRequest {
     /// The same in base64, instead of `input`.
     #[serde(default)]
     input_base64: Option<String>,
+    /// Told of the end of its first execution by a POST, at least once; only to hosts that
+    /// `executions.callback_hosts` lists.
+    #[serde(default)]
+    callback_url: Option<String>,
 }
 
 impl RegisterTaskRequest {
-    fn parse(self) -> Result<(NewTask, Bytes), Fault> {
+    fn parse(self) -> Result<(NewTask, NewRun), Fault> {
         let input = input_of(self.input, self.input_base64)?;
         let priority = self.priority.as_deref().and_then(TaskPriority::from_word).unwrap_or(TaskPriority::Normal);
         let executable =
@@ -252,7 +263,7 @@ impl RegisterTaskRequest {
             config: self.config.unwrap_or_default(),
             executable,
         };
-        Ok((new, input))
+        Ok((new, NewRun { input, callback_url: self.callback_url, ..NewRun::default() }))
     }
 }
 
@@ -271,30 +282,36 @@ struct RegisteredTask {
 /// Register a task.
 ///
 /// A task with an executable runs at once: on the node it is bound to, else on the least loaded online node with
-/// its runtime. While there is none, its execution is pending and says why.
+/// its runtime. While there is none, its execution is pending and says why. With an `Idempotency-Key` the request can
+/// be sent again: it makes one task, and every repeat answers with that one, marked `Idempotent-Replayed: true`.
 #[utoipa::path(post, path = "/api/v1/tasks", operation_id = "register_task", tag = "tasks",
+    params(("Idempotency-Key" = Option<String>, Header, description = "Makes one task of all requests with this key: 1 to 255 visible ASCII characters, best in quotes; kept for 24 h unless set otherwise, and as long as its first execution")),
     request_body = RegisterTaskRequest,
     responses(
-        (status = 200, description = "Registered", body = RegisteredTask),
+        (status = 200, description = "Registered", body = RegisteredTask,
+            headers(("Idempotent-Replayed" = String, description = "`true` when an earlier request with this key made it"))),
         (status = 400, description = "Not JSON, or a value that makes no sense", body = ProblemBody, content_type = "application/problem+json"),
         (status = 413, description = "The input is over 8 MiB", body = ProblemBody, content_type = "application/problem+json"),
         (status = 415, description = "Not sent as application/json", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 422, description = "A field is missing or of another type", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 429, description = "Too many executions are open", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 422, description = "A field is missing or of another type; a key that another request had; a callback to a host that is not listed", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 429, description = "Too many executions are open, or callbacks pending", body = ProblemBody, content_type = "application/problem+json"),
         (status = 507, description = "The disk is full", body = ProblemBody, content_type = "application/problem+json"),
     ))]
 async fn register_task(
     State(sms): State<Sms>,
+    headers: HeaderMap,
     Json(body): Json<RegisterTaskRequest>,
-) -> Result<Json<RegisteredTask>, Problem> {
-    let (new, input) = body.parse()?;
-    let (seen, execution) = sms.tasks.register_with(new, input).await?;
-    Ok(Json(RegisteredTask {
+) -> Result<Response, Problem> {
+    let key = Key::of(&headers)?;
+    let (new, first) = body.parse()?;
+    let made = sms.tasks.register_with(new, first, key.as_ref()).await.map_err(problem)?;
+    let body = RegisteredTask {
         success: true,
-        task_id: seen.task.id.to_string(),
+        task_id: made.task.to_string(),
         message: "Task registered successfully",
-        execution_id: execution.map(|execution| execution.id.to_string()),
-    }))
+        execution_id: made.execution.map(|id| id.to_string()),
+    };
+    Ok(answer(Json(body), made.replayed))
 }
 
 #[derive(Deserialize, IntoParams)]

@@ -6,7 +6,7 @@ use types::{
     artifact::ArtifactUri,
 };
 
-use crate::executions::LastRun;
+use crate::executions::{LastRun, idempotency::Fingerprint};
 
 const MOST_NAME: usize = 256;
 const MOST_TEXT: usize = 4096;
@@ -43,6 +43,30 @@ pub(crate) struct Seen {
 }
 
 impl NewTask {
+    /// Adds what is asked for to the fingerprint of a request.
+    pub(crate) fn written_to(&self, fingerprint: Fingerprint) -> Fingerprint {
+        let all = |name: &str, fingerprint: Fingerprint, entries: &BTreeMap<String, String>| {
+            entries.iter().fold(fingerprint, |all, (key, value)| all.with(name, key).with(name, value))
+        };
+        let fingerprint = fingerprint
+            .with("name", &self.name)
+            .with("description", &self.description)
+            .with("priority", self.priority.as_str())
+            .with_all("node_uuid", self.node_uuid.map(|node| node.to_string()))
+            .with("endpoint", &self.endpoint)
+            .with("version", &self.version)
+            .with_all("capabilities", &self.capabilities);
+        let fingerprint = all("config", all("metadata", fingerprint, &self.metadata), &self.config);
+        let Some(executable) = &self.executable else { return fingerprint };
+        let fingerprint = fingerprint
+            .with("type", executable.kind.as_str())
+            .with("uri", &executable.uri)
+            .with("executable_name", &executable.name)
+            .with("checksum_sha256", &executable.checksum_sha256)
+            .with_all("args", &executable.args);
+        all("env", fingerprint, &executable.env)
+    }
+
     /// Checks everything and makes the record.
     ///
     /// # Errors

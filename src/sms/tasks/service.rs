@@ -1,19 +1,25 @@
 //! What can be done with tasks.
 
-use bytes::Bytes;
 use std::{collections::BTreeSet, sync::Arc};
-use store::{Batch, Guard, Keyed, Op, Store, Table, encode};
-use types::{Assignment, AssignmentKind, Clock, Execution, Fault, NodeId, Task, TaskId, TaskPriority, TaskStatus};
+use store::{Batch, Guard, Keyed, Op, Rev, Store, Table, encode};
+use types::{
+    Assignment, AssignmentKind, Clock, ExecutionId, Fault, NodeId, Remembered, Task, TaskId, TaskPriority, TaskStatus,
+};
 
 use super::{
     groups,
     records::{NewTask, Seen},
 };
 use crate::{
-    executions::{self, NewRun},
+    executions::{
+        self, NewRun,
+        idempotency::{Fingerprint, Key, Keyring, Recall, Scope},
+    },
     page::{Cut, Order, Page},
 };
 
+/// Tries to register a task while others bring the same key.
+const TRIES: usize = 8;
 /// Result addresses shown of a task.
 const MOST_RESULTS: usize = 10;
 
@@ -31,6 +37,31 @@ pub(crate) struct Wanted {
     pub(crate) node_uuid: Option<NodeId>,
     pub(crate) status: Option<TaskStatus>,
     pub(crate) priority: Option<TaskPriority>,
+}
+
+/// What a request to register a task has made.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Registered {
+    pub(crate) task: TaskId,
+    /// Its first execution, if it has something to run.
+    pub(crate) execution: Option<ExecutionId>,
+    /// Had an earlier request with this key made them?
+    pub(crate) replayed: bool,
+}
+
+/// Refuses what is for an execution where there is none.
+fn nothing_for_nobody(task: &Task, run: &NewRun) -> Result<(), Fault> {
+    if task.executable.is_some() {
+        return Ok(());
+    }
+    if !run.input.is_empty() {
+        let wrong = "is given, but the task has no executable that could read it";
+        return Err(Fault::invalid_field("input", wrong));
+    }
+    match run.callback_url {
+        Some(_) => Err(Fault::invalid_field("callback_url", "is given, but the task has no executable that could end")),
+        None => Ok(()),
+    }
 }
 
 impl Service {
@@ -52,40 +83,82 @@ impl Service {
     ///
     /// # Errors
     /// Names the field; those of the store.
-    pub(crate) async fn register(&self, new: NewTask) -> Result<(Seen, Option<Execution>), Fault> {
-        self.register_with(new, Bytes::new()).await
+    #[cfg(test)]
+    pub(crate) async fn register(&self, new: NewTask) -> Result<(Seen, Option<types::Execution>), Fault> {
+        let registered = self.register_with(new, NewRun::default(), None).await?;
+        let execution = match registered.execution {
+            Some(id) => Some(self.executions.get(id).await?),
+            None => None,
+        };
+        Ok((self.get(registered.task)?, execution))
     }
 
-    /// The same with an input for the first execution.
+    /// The same with what its first execution is to be; with a key, once for all requests that bring it.
     ///
     /// # Errors
-    /// Those of [`Service::register`]; an input with nothing to run, or one over its limit.
-    pub(crate) async fn register_with(&self, new: NewTask, input: Bytes) -> Result<(Seen, Option<Execution>), Fault> {
+    /// Names the field; `IDEMPOTENCY_KEY_REUSED`; an input or a callback with nothing to run; those of
+    /// [`executions::Service::draft`].
+    pub(crate) async fn register_with(
+        &self,
+        new: NewTask,
+        first: NewRun,
+        key: Option<&Key>,
+    ) -> Result<Registered, Fault> {
+        let run = NewRun { first: true, ..first };
+        let fingerprint = || run.written_to(new.written_to(Fingerprint::new("register")));
+        let keyring = key.map(|key| Keyring::new(key, Scope::New, fingerprint()));
         let task = new.into_task(self.clock.wall())?;
-        if task.executable.is_none() && !input.is_empty() {
-            let wrong = "is given, but the task has no executable that could read it";
-            return Err(Fault::invalid_field("input", wrong));
+        nothing_for_nobody(&task, &run)?;
+        let mut last = None;
+        for _ in 0..TRIES {
+            let mut batch = Batch::new().guard(Guard::Absent(task.key())).put(task.key(), encode(&task)?);
+            if let Some(keyring) = &keyring {
+                match self.executions.recall(keyring).await? {
+                    Recall::Same(known) => return Ok(self.known(&known.record, known.modified).await),
+                    Recall::New(guard) => batch.guards.push(guard),
+                }
+            }
+            match self.commit(&task, (&run, keyring.as_ref()), batch).await {
+                // Another request with this key was faster.
+                Err(error) if error.code == "CONFLICT" && keyring.is_some() => last = Some(error),
+                done => return done,
+            }
         }
-        let mut batch = Batch::new().guard(Guard::Absent(task.key())).put(task.key(), encode(&task)?);
+        Err(last.unwrap_or_else(|| Fault::internal("no try was made")))
+    }
+
+    /// What an earlier request made.
+    async fn known(&self, made: &Remembered, rev: Rev) -> Registered {
+        self.executions.tasks().reached(rev).await;
+        Registered { task: made.task_id, execution: made.execution_id, replayed: true }
+    }
+
+    async fn commit(
+        &self,
+        task: &Task,
+        (run, keyring): (&NewRun, Option<&Keyring>),
+        mut batch: Batch,
+    ) -> Result<Registered, Fault> {
         let mut first = None;
         if task.executable.is_some() {
-            let run = NewRun { first: true, input, ..NewRun::default() };
-            first = Some(self.executions.draft(&task, &run, &mut batch)?);
-        } else if let Some(told) = self.telling(&task) {
-            batch.ops.push(Op::Put(told.key(), encode(&told)?));
+            first = Some(self.executions.draft(task, (run, keyring), &mut batch)?);
+        } else {
+            if let Some(told) = self.telling(task) {
+                batch.ops.push(Op::Put(told.key(), encode(&told)?));
+            }
+            if let Some(keyring) = keyring {
+                keyring.remember((task.id, None), task.registered_at, &mut batch)?;
+            }
         }
         let rev = self.store.commit(batch).await?;
         self.executions.tasks().reached(rev).await;
-        let execution = match first {
-            Some((execution, reserved)) => {
-                self.executions.reached(rev).await;
-                self.executions.created();
-                drop(reserved);
-                Some(execution)
-            }
-            None => None,
-        };
-        Ok((self.see(Arc::new(task)), execution))
+        let mut execution = None;
+        if let Some((made, reserved)) = first {
+            self.executions.created(rev).await;
+            drop(reserved);
+            execution = Some(made.id);
+        }
+        Ok(Registered { task: task.id, execution, replayed: false })
     }
 
     /// A task without anything to run is told to the node it is bound to.

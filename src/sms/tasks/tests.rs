@@ -9,7 +9,7 @@ use tonic::Request;
 use types::{ExecutionStatus as S, NodeId, TaskId};
 
 use super::grpc::Grpc;
-use crate::executions::rig::{Rig, rig};
+use crate::executions::rig::{Rig, new_task, rig};
 
 fn seed_body() -> Value {
     json!({
@@ -234,14 +234,14 @@ async fn a_run_and_a_removal_at_once_leave_nothing_running() {
         let mut changes = rig.sms.bus.changes::<types::Task>(bus::From::After(rig.sms.bus.head()));
         let runs = (0..4).map(|_| {
             let rig = rig.clone();
-            tokio::spawn(async move { rig.sms.executions.run(task, &crate::executions::NewRun::default()).await })
+            tokio::spawn(async move { rig.sms.executions.run(task, &crate::executions::NewRun::default(), None).await })
         });
         let runs: Vec<_> = runs.collect();
         rig.sms.tasks.remove(task, "").await.unwrap();
         let bus::Delivery::Gone { rev: removed, .. } = changes.next().await.unwrap() else { panic!("it was removed") };
         for run in runs {
             match run.await.unwrap() {
-                Ok(execution) => {
+                Ok((execution, _)) => {
                     let record = store.get(&format!("execution/{}", execution.id)).await.unwrap().unwrap();
                     assert!(record.created < removed, "made at {} of a task removed at {removed}", record.created);
                     rig.sms.executions.cancel_abandoned().await.unwrap();
@@ -298,4 +298,21 @@ async fn grpc_answers_with_the_originals_codes() {
     assert!(remove(made.task_id.clone()).await.unwrap().into_inner().success);
     assert_eq!(remove(made.task_id).await.unwrap_err().code(), tonic::Code::NotFound);
     assert_eq!(remove(NodeId::new().to_string()).await.unwrap_err().code(), tonic::Code::NotFound);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_is_faster_than_the_live_map_gets_its_work() {
+    let rig = rig().await;
+    rig.node("wasm").await;
+    let store = rig.sms.bus.store();
+    for _ in 0..200 {
+        let task = new_task("t").into_task(types::Timestamp(1)).unwrap();
+        let mut batch = store::Batch::new().put(store::Keyed::key(&task), store::encode(&task).unwrap());
+        let run = crate::executions::NewRun::default();
+        let (execution, _reserved) = rig.sms.executions.draft(&task, (&run, None), &mut batch).unwrap();
+        store.commit(batch).await.unwrap();
+        // As an agent does that hears of it from the change log, as soon as the map could.
+        assert_eq!(rig.control.get_work(execution.id).await.unwrap().task, task);
+        assert_eq!(rig.control.get_task(task.id).await.unwrap(), task);
+    }
 }

@@ -64,6 +64,17 @@ impl Client {
         self.rest.json(method, path, body).await.map_err(|fault| self.refused(&fault))
     }
 
+    /// The same with headers.
+    pub(super) async fn send_with<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&'static str, &str)],
+        body: Option<&impl Serialize>,
+    ) -> Result<T, Stopped> {
+        self.rest.json_with(method, path, headers, body).await.map_err(|fault| self.refused(&fault))
+    }
+
     /// The end of a command that the server refused, with exit code and next step.
     pub(super) fn refused(&self, fault: &Fault) -> Stopped {
         self.target.refused(fault)

@@ -143,6 +143,7 @@ pub(super) const EXECUTION: Noun = Noun {
         Column::new("NODE", |row, _| cell::of(row, "node_uuid")).wide().whole(),
         Column::new("ATTEMPT", |row, _| cell::of(row, "attempt")).wide(),
         Column::new("RESULT", |row, _| cell::size(&row["result"], "size")).wide(),
+        Column::new("CALLBACK", |row, _| cell::state(&row["callback"], "status")).wide(),
         Column::new("MESSAGE", |row, _| cell::of(row, "message")).wide(),
     ],
 };

@@ -204,6 +204,12 @@ fn check(roles: Roles, merged: &Merged, problems: &mut Vec<Problem>) {
         let text = "spearlet.runtime.default_timeout is longer than spearlet.runtime.max_timeout";
         problems.push(Problem::at(merged.origin("spearlet.runtime.default_timeout"), text));
     }
+    for entry in sections.executions.callback_hosts.iter().filter(|_| roles.sms) {
+        if let Err(fault) = net::outbound::check_entry(entry) {
+            let text = format!("executions.callback_hosts: {fault}");
+            problems.push(Problem::at(merged.origin("executions.callback_hosts"), text));
+        }
+    }
     for entry in &sections.auth.allowed_hosts {
         if let Err(fault) = net::access::check_host(entry) {
             problems.push(Problem::at(merged.origin("auth.allowed_hosts"), format!("auth.allowed_hosts: {fault}")));
@@ -300,6 +306,12 @@ fn registry(merged: &mut Merged) -> SmsSettings {
         execution_log_max_bytes: sections.execution_log_max_bytes,
         executions_kept_per_task: sections.executions_kept_per_task,
         sync_wait: sections.sync_wait,
+        idempotency_keep: sections.executions.idempotency_keep,
+        callback_hosts: sections.executions.callback_hosts.clone(),
+        callback_retry_first: sections.executions.callback_retry_first,
+        callback_retry_most: sections.executions.callback_retry_most,
+        callback_give_up_after: sections.executions.callback_give_up_after,
+        callback_tries: sections.executions.callback_tries,
         enable_swagger: sections.enable_swagger,
     };
     SmsSettings { grpc, http, data_dir, engine, config }

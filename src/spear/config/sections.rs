@@ -25,6 +25,7 @@ pub(super) struct Sections {
     pub executions_kept_per_task: usize,
     #[serde(deserialize_with = "millis")]
     pub sync_wait: Duration,
+    pub executions: Executions,
     pub grpc: Listener,
     pub http: Listener,
     pub database: Database,
@@ -34,6 +35,23 @@ pub(super) struct Sections {
     pub metrics: Metrics,
     pub otel: Otel,
     pub spearlet: Spearlet,
+}
+
+/// `[executions]`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Executions {
+    #[serde(deserialize_with = "millis")]
+    pub idempotency_keep: Duration,
+    #[serde(default)]
+    pub callback_hosts: Vec<String>,
+    #[serde(deserialize_with = "millis")]
+    pub callback_retry_first: Duration,
+    #[serde(deserialize_with = "millis")]
+    pub callback_retry_most: Duration,
+    #[serde(deserialize_with = "millis")]
+    pub callback_give_up_after: Duration,
+    pub callback_tries: u32,
 }
 
 /// A listener.

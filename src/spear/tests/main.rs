@@ -8,6 +8,7 @@
 )]
 
 mod access;
+mod again;
 mod backup;
 mod bad_day;
 mod boundaries;

@@ -225,6 +225,8 @@ impl Scripted {
             progress: None,
             cancel_requested: false,
             traceparent: None,
+            callback_url: None,
+            remembered: None,
         };
         change(&mut execution);
         self.alter(|world| {

@@ -135,6 +135,7 @@ impl Create {
             executable,
             input: None,
             input_base64: in_base64(&input),
+            callback_url: None,
         })
     }
 }

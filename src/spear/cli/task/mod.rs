@@ -26,6 +26,7 @@ Examples:
   spear task create resize --upload resize.wasm --dry-run -o yaml > task.yaml
   spear task create -f task.yaml
   spear task run TASK --input @photo.png --wait > small.png
+  spear task run TASK --idempotency-key order-17 --callback https://hooks.example.com/done
   spear task ls -q | xargs spear task rm                    all of them
 
 What a task does is in its executions: `spear execution ls --task TASK`";
@@ -71,19 +72,7 @@ enum Verb {
     /// Register a task, which runs at once if it has something to run
     Create(Box<create::Create>),
     /// Run a task again
-    Run {
-        /// Its id
-        #[arg(value_name = "TASK")]
-        task: String,
-        #[command(flatten)]
-        input: Input,
-        /// Show its output while it runs, and end as it does; Ctrl-C leaves it running
-        #[arg(long)]
-        wait: bool,
-        /// Time limit of this run: seconds, or 90s, 5m, 500ms [default: that of the task]
-        #[arg(long, value_name = "TIME", value_parser = flags::limit)]
-        timeout: Option<Duration>,
-    },
+    Run(Again),
     /// Remove tasks; what they run is cancelled
     #[command(visible_alias = "delete")]
     Rm {
@@ -94,6 +83,28 @@ enum Verb {
         #[arg(long, value_name = "TEXT")]
         reason: Option<String>,
     },
+}
+
+/// A run of a task that is there.
+#[derive(Args, Clone, Debug)]
+struct Again {
+    /// Its id
+    #[arg(value_name = "TASK")]
+    task: String,
+    #[command(flatten)]
+    input: Input,
+    /// Show its output while it runs, and end as it does; Ctrl-C leaves it running
+    #[arg(long)]
+    wait: bool,
+    /// Time limit of this run: seconds, or 90s, 5m, 500ms [default: that of the task]
+    #[arg(long, value_name = "TIME", value_parser = flags::limit)]
+    timeout: Option<Duration>,
+    /// A word that makes this run one of its own: the same command with the same word makes no second one
+    #[arg(long, value_name = "KEY")]
+    idempotency_key: Option<String>,
+    /// Tell this address when the run has ended; the registry must allow its host
+    #[arg(long, value_name = "URL")]
+    callback: Option<String>,
 }
 
 pub(super) const TASK: Noun = Noun {
@@ -129,7 +140,7 @@ impl TaskCommand {
                 client.watch(&TASK, &watch, async || Ok(Found::one(client.get(&path).await?, None))).await
             }
             Verb::Create(create) => create.run(client).await,
-            Verb::Run { task, input, wait, timeout } => run(client, &task, &input.read().await?, wait, timeout).await,
+            Verb::Run(again) => again.run(client).await,
             Verb::Rm { tasks, reason } => {
                 let body = reason.map(|reason| json!({ "reason": reason }));
                 for task in tasks {
@@ -146,22 +157,35 @@ pub(super) fn path(task: &str) -> String {
     format!("{TASKS}/{}", segment(task))
 }
 
-async fn run(client: &Client, task: &str, input: &[u8], wait: bool, timeout: Option<Duration>) -> Result<(), Stopped> {
-    let mut body = json!({ "mode": "async" });
-    if let Some(input) = in_base64(input) {
-        body["input_base64"] = Value::String(input);
+impl Again {
+    async fn run(self, client: &Client) -> Result<(), Stopped> {
+        let mut body = json!({ "mode": "async" });
+        if let Some(input) = in_base64(&self.input.read().await?) {
+            body["input_base64"] = Value::String(input);
+        }
+        if let Some(timeout) = self.timeout {
+            body["timeout_ms"] = json!(u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX));
+        }
+        if let Some(url) = self.callback {
+            body["callback_url"] = Value::String(url);
+        }
+        let key = self.idempotency_key.as_deref().map(quoted);
+        let headers: Vec<_> = key.iter().map(|key| ("idempotency-key", key.as_str())).collect();
+        let path = format!("{}/executions", path(&self.task));
+        let begun: Value = client.send_with(Method::POST, &path, &headers, Some(&body)).await?;
+        let execution = EXECUTION.id_of(&begun);
+        if self.wait {
+            return follow::follow(client, &execution).await;
+        }
+        client.show.done(&EXECUTION, &execution, cell::of(&begun, "status").text.as_str(), &begun)?;
+        next_step(client, &execution);
+        Ok(())
     }
-    if let Some(timeout) = timeout {
-        body["timeout_ms"] = json!(u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX));
-    }
-    let begun: Value = client.send(Method::POST, &format!("{}/executions", path(task)), Some(&body)).await?;
-    let execution = EXECUTION.id_of(&begun);
-    if wait {
-        return follow::follow(client, &execution).await;
-    }
-    client.show.done(&EXECUTION, &execution, cell::of(&begun, "status").text.as_str(), &begun)?;
-    next_step(client, &execution);
-    Ok(())
+}
+
+/// A key in the form that leaves nothing of it to be misread.
+fn quoted(key: &str) -> String {
+    format!("\"{}\"", key.replace('\\', "\\\\").replace('"', "\\\""))
 }
 
 /// What one does after something was set going.

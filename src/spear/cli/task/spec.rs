@@ -46,6 +46,8 @@ pub(in crate::cli) struct Spec {
     pub(in crate::cli) input: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(in crate::cli) input_base64: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(in crate::cli) callback_url: Option<String>,
 }
 
 /// `TaskExecutable` of the REST interface.

@@ -82,6 +82,56 @@ pub(super) const KEYS: &[Key] = &[
     registry("sync_wait", Kind::Seconds(1, 3600), "60", "The longest that a run with `mode: sync` is waited for.")
         .variable(&["SMS_SYNC_WAIT"])
         .live(),
+    registry(
+        "executions.idempotency_keep",
+        Kind::Seconds(1, 31_536_000),
+        "24h",
+        "How long an idempotency key is kept; it goes with its execution if that is removed before.",
+    )
+    .variable(&["SMS_EXECUTIONS_IDEMPOTENCY_KEEP"])
+    .live(),
+    registry(
+        "executions.callback_hosts",
+        Kind::List,
+        "",
+        "Hosts that may be told of the end of executions (callback_url): `host`, `host:port`, `*.example.com`, an \
+         address, or a network such as `10.0.0.0/8`. A name must lead to public addresses, or to such as are listed \
+         themselves. Without one every callback is refused.",
+    )
+    .variable(&["SMS_EXECUTIONS_CALLBACK_HOSTS"])
+    .live(),
+    registry(
+        "executions.callback_retry_first",
+        Kind::Millis(1, 3_600_000),
+        "1000",
+        "Pause after the first try of a callback that failed, in milliseconds; each one after it is twice as long.",
+    )
+    .variable(&["SMS_EXECUTIONS_CALLBACK_RETRY_FIRST"])
+    .live(),
+    registry(
+        "executions.callback_retry_most",
+        Kind::Seconds(1, 86_400),
+        "5m",
+        "Longest pause between two tries of a callback.",
+    )
+    .variable(&["SMS_EXECUTIONS_CALLBACK_RETRY_MOST"])
+    .live(),
+    registry(
+        "executions.callback_give_up_after",
+        Kind::Seconds(1, 31_536_000),
+        "24h",
+        "How long a callback is tried until it is given up; the time in which the registry does not run is not counted.",
+    )
+    .variable(&["SMS_EXECUTIONS_CALLBACK_GIVE_UP_AFTER"])
+    .live(),
+    registry(
+        "executions.callback_tries",
+        Kind::Count(1, 100_000),
+        "300",
+        "How often a callback is tried until it is given up.",
+    )
+    .variable(&["SMS_EXECUTIONS_CALLBACK_TRIES"])
+    .live(),
     idle("files_dir", Kind::Path, "", IN_DATA).variable(&["SMS_FILES_DIR"]).flag("files-dir"),
     idle("execution_logs_dir", Kind::Path, "", IN_DATA)
         .variable(&["SMS_EXECUTION_LOGS_DIR"])
