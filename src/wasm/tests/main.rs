@@ -3,6 +3,8 @@
 
 mod bench;
 mod compile;
+mod generate;
+mod generated;
 mod hostile;
 mod isolation;
 mod kill;
