@@ -221,7 +221,7 @@ fn every_place_is_free(bench: &Bench) {
     });
 }
 
-fn count(what: &str) -> usize {
+fn held(what: &str) -> usize {
     std::fs::read_dir(format!("/proc/self/{what}")).unwrap().count()
 }
 
@@ -248,11 +248,11 @@ async fn thousands_of_calls_leave_no_threads_descriptors_or_mappings_behind() {
     for _ in 0..20 {
         round().await;
     }
-    let before = (count("task"), count("fd"), mappings());
+    let before = (held("task"), held("fd"), mappings());
     for _ in 0..300 {
         round().await;
     }
-    let after = (count("task"), count("fd"), mappings());
+    let after = (held("task"), held("fd"), mappings());
     assert!(after.0 <= before.0 + 2, "threads: {before:?} {after:?}");
     assert!(after.1 <= before.1 + 2, "descriptors: {before:?} {after:?}");
     assert!(after.2 <= before.2 + 40, "mappings: {before:?} {after:?}");
