@@ -86,7 +86,8 @@ mod tests {
             assert_eq!(read(text).unwrap().as_deref(), Some(expected), "{text}");
         }
         let long = "k".repeat(256);
-        let (quoted, parts) = (format!("\"{long}\""), ["a,b", "a;b", "a\"b", "a b", "\"a\" b", "\"a\";p=1", r#""a", "b""#]);
+        let (quoted, parts) =
+            (format!("\"{long}\""), ["a,b", "a;b", "a\"b", "a b", "\"a\" b", "\"a\";p=1", r#""a", "b""#]);
         let forms = ["", r#""""#, r#""a"#, r#""a"b"#, r#""a\x""#, r#""a\"#, r#""a b""#, "\u{e9}", &long, &quoted];
         for text in parts.into_iter().chain(forms) {
             let fault = read(text).unwrap_err();

@@ -201,3 +201,6 @@ fn verdict(status: ExitStatus, said: &str, args: &CompileArgs) -> Result<(), Inv
         (code, _) => failed(format!("the compiler failed (code {code:?}): {first}")),
     }
 }
+
+#[cfg(test)]
+mod tests;

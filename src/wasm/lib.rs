@@ -27,6 +27,11 @@ mod compile;
 mod control;
 mod engine;
 mod figures;
+#[cfg(test)]
+#[path = "tests/generate.rs"]
+mod generate;
+#[cfg(test)]
+mod generated;
 mod grants;
 mod host;
 mod image;

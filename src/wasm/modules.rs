@@ -49,7 +49,7 @@ type Key = (String, u64, Option<Compiler>);
 pub(crate) struct Module(RwLock<Arc<Loaded>>);
 
 impl Module {
-    fn new(loaded: Loaded) -> Self {
+    pub(crate) fn new(loaded: Loaded) -> Self {
         Self(RwLock::new(Arc::new(loaded)))
     }
 

@@ -9,6 +9,7 @@ use api::{
 };
 use futures_util::{StreamExt, stream, stream::BoxStream};
 use net::grpc::status;
+use net::idempotency::REPLAYED;
 use tonic::{Request, Response, Status, metadata::MetadataValue};
 use types::{ExecutionId, TaskId};
 

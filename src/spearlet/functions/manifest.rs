@@ -11,7 +11,11 @@
 
 use runtime::{Directory, Grants, InstanceSpec, Limits, PoolSettings, Preparation, Scratch};
 use serde::Deserialize;
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 use types::{Executable, Fault, Task, id::clip};
 
 use crate::Config;
@@ -20,6 +24,8 @@ use crate::Config;
 const MOST_RESULT: usize = store::MOST_VALUE - 1024;
 /// Largest secret, bytes.
 const MOST_SECRET: u64 = 64 << 10;
+/// Secrets of one function.
+const MOST_SECRETS: usize = 64;
 /// Directories that one function may be granted.
 const MOST_DIRECTORIES: usize = 32;
 
@@ -180,7 +186,7 @@ struct Granted {
 fn granted(policy: &Policy, task: &Task) -> Result<Granted, Fault> {
     let Some(text) = task.config.get("grants") else { return Ok(Granted::default()) };
     let wrong = |detail: String| Fault::invalid_field("config.grants", detail);
-    let asked: Asked = serde_json::from_str(text).map_err(|error| wrong(clip(&error.to_string())))?;
+    let asked: Asked = serde_json::from_str(text).map_err(|error| wrong(shown(&error.to_string())))?;
     if asked.fs.len() > MOST_DIRECTORIES {
         return Err(wrong(format!("fs: {} directories; at most {MOST_DIRECTORIES}", asked.fs.len())));
     }
@@ -198,18 +204,24 @@ fn granted(policy: &Policy, task: &Task) -> Result<Granted, Fault> {
     }
     let mut env = BTreeMap::new();
     for name in asked.env {
-        let missing = || wrong(format!("env: {} is not handed on by this node (policy.env)", clip(&name)));
+        let missing = || wrong(format!("env: {} is not handed on by this node (policy.env)", shown(&name)));
         // One that the agent does not have, the function does not have either.
         if let Some(value) = policy.env.get(&name).ok_or_else(missing)? {
             env.insert(name.clone(), value.clone());
         }
     }
+    if asked.secrets.len() > MOST_SECRETS {
+        return Err(wrong(format!("secrets: {} of them; at most {MOST_SECRETS}", asked.secrets.len())));
+    }
     for (name, secret) in asked.secrets {
+        if name.is_empty() || name.contains(['=', '\0']) {
+            return Err(wrong(format!("secrets: {:?} is not a variable's name", clip(&name))));
+        }
         env.insert(name, read_secret(policy, &secret).map_err(wrong)?);
     }
     for host in &asked.outbound {
         if !policy.outbound.iter().any(|allowed| allowed == "*" || allowed == host) {
-            return Err(wrong(format!("outbound: {} is not allowed by this node (policy.outbound)", clip(host))));
+            return Err(wrong(format!("outbound: {} is not allowed by this node (policy.outbound)", shown(host))));
         }
     }
     Ok(Granted { grants, env, outbound: asked.outbound })
@@ -243,19 +255,36 @@ fn read_secret(policy: &Policy, name: &str) -> Result<String, String> {
 
 /// The directory as it really lies, if the policy allows it: links are followed first.
 fn below(policy: &Policy, asked: &AskedDirectory) -> Result<PathBuf, String> {
-    let shown = asked.host.display();
+    let shown = shown(&asked.host.display().to_string());
     if !asked.host.is_absolute() {
         return Err(format!("fs: {shown} is not an absolute path"));
     }
-    let real = asked.host.canonicalize().map_err(|error| format!("fs: {shown}: {}", error.kind()))?;
-    let within =
-        |roots: &[PathBuf]| roots.iter().any(|root| root.canonicalize().is_ok_and(|root| real.starts_with(root)));
-    let allowed = within(&policy.write) || (asked.mode == Mode::Ro && within(&policy.read));
+    let within = |real: &Path, roots: &[PathBuf]| {
+        roots.iter().any(|root| root.canonicalize().is_ok_and(|root| real.starts_with(root)))
+    };
+    let allowed = |real: &Path| within(real, &policy.write) || (asked.mode == Mode::Ro && within(real, &policy.read));
+    match asked.host.canonicalize() {
+        Ok(real) if allowed(&real) => return Ok(real),
+        // What is not there is told only of directories that may be granted: nobody is to look around here.
+        Err(error) if nearest(&asked.host).is_some_and(|real| allowed(&real)) => {
+            return Err(format!("fs: {shown}: {}", error.kind()));
+        }
+        _ => {}
+    }
     match asked.mode {
-        _ if allowed => Ok(real),
         Mode::Ro => Err(format!("fs: {shown} is not below a directory that this node grants (policy.read)")),
         Mode::Rw => Err(format!("fs: {shown} is not below a directory that this node lets be changed (policy.write)")),
     }
+}
+
+/// The lowest directory on the way to a path that is there, as it really lies.
+fn nearest(path: &Path) -> Option<PathBuf> {
+    path.ancestors().skip(1).find_map(|above| above.canonicalize().ok())
+}
+
+/// A text from outside for a message: clipped, and without characters that act on a terminal.
+fn shown(text: &str) -> String {
+    clip(text).escape_debug().to_string()
 }
 
 fn milliseconds(task: &Task, key: &str) -> Result<Option<Duration>, Fault> {
@@ -281,3 +310,6 @@ fn number(task: &Task, key: &str) -> Result<Option<u64>, Fault> {
         Ok(number) => Ok(Some(number)),
     }
 }
+
+#[cfg(test)]
+mod tests;

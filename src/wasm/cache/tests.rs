@@ -1,6 +1,8 @@
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests")]
 
 use super::*;
+use crate::generate::cases;
+use proptest::prelude::*;
 
 const COMPILER: Compiler = Compiler::Singlepass;
 const FACTS: Facts = Facts { puts_back: true };
@@ -116,4 +118,53 @@ fn the_least_recently_used_artifacts_make_room() {
     cache.trim().unwrap();
     let left = ["old", "middle", "young"].map(|name| dir.join(format!("{name}.artifact")).exists());
     assert_eq!(left, [false, true, true]);
+}
+
+/// A file whose code is a few bytes: what is looked at is the header.
+fn small() -> (String, blake3::Hash, Vec<u8>) {
+    let (settings, module, code) = ("wasmer=1;cpu=none".to_owned(), blake3::hash(b"module"), b"machine code");
+    let file = [header(&settings, module, FACTS, code).as_slice(), code].concat();
+    (settings, module, file)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: cases(3_000), failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Only the very file that was written is accepted.
+    #[test]
+    fn an_edited_artifact_is_never_accepted(
+        edits in proptest::collection::vec((any::<proptest::sample::Index>(), any::<u8>(), 0u8..4), 0..6),
+    ) {
+        let (settings, module, file) = small();
+        let mut edited = file.clone();
+        for (place, byte, kind) in edits {
+            let place = place.index(edited.len());
+            match kind {
+                0 => edited[place] = byte,
+                1 => edited.insert(place, byte),
+                2 => edited.truncate(place.max(1)),
+                _ => drop(edited.remove(place)),
+            }
+            if edited.is_empty() {
+                edited.push(byte);
+            }
+        }
+        let accepted = verify(&edited, &settings, module);
+        prop_assert_eq!(accepted.is_ok(), edited == file, "{:?}", accepted);
+    }
+
+    #[test]
+    fn arbitrary_bytes_are_never_accepted(
+        rest in proptest::collection::vec(any::<u8>(), 0..300),
+        length in any::<u32>(),
+        begins in 0usize..3,
+    ) {
+        let (settings, module, _) = small();
+        let begin = match begins {
+            0 => Vec::new(),
+            1 => MAGIC.to_vec(),
+            _ => [MAGIC.as_slice(), &VERSION.to_le_bytes(), &length.to_le_bytes()].concat(),
+        };
+        prop_assert!(verify(&[begin, rest].concat(), &settings, module).is_err());
+    }
 }

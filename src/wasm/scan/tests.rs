@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use super::*;
+use crate::generate::{cases, generate};
 use proptest::prelude::*;
 
 fn seeds() -> Vec<Vec<u8>> {
@@ -31,7 +32,7 @@ fn names_in_messages_are_short_and_printable() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 3000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(3_000), failure_persistence: None, ..ProptestConfig::default() })]
 
     /// No bytes make the scan panic, and what it says is one short line.
     #[test]
@@ -60,6 +61,32 @@ proptest! {
         let module = [b"\0asm\x01\0\0\0".as_slice(), &rest].concat();
         if let Err(error) = scan(&module) {
             prop_assert_eq!(error.reason, Reason::InvalidModule);
+        }
+    }
+
+    /// And for random modules, whole and edited.
+    #[test]
+    fn random_modules_are_judged_without_a_panic(
+        seed in any::<u64>(),
+        edits in proptest::collection::vec((any::<proptest::sample::Index>(), any::<u8>(), 0u8..3), 0..4),
+    ) {
+        let Some(generated) = generate(seed, false) else { return Ok(()) };
+        let (mut module, whole) = (generated.wasm, edits.is_empty());
+        for (place, byte, kind) in edits {
+            let place = place.index(module.len());
+            match kind {
+                0 => module[place] = byte,
+                1 => module.insert(place, byte),
+                _ => drop(module.remove(place)),
+            }
+        }
+        match scan(&module) {
+            Ok(_) => {}
+            Err(error) => {
+                prop_assert_eq!(error.reason, Reason::InvalidModule);
+                prop_assert!(error.message.len() < 1000 && !error.message.contains('\n'), "{}", error.message);
+                prop_assert!(!whole || error.message.contains("nothing to call"), "{}", error.message);
+            }
         }
     }
 }

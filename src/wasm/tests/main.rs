@@ -4,6 +4,8 @@
 mod bench;
 mod compile;
 mod files;
+mod generate;
+mod generated;
 mod hostile;
 mod isolation;
 mod kill;
