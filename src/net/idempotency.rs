@@ -25,6 +25,16 @@ pub fn key(headers: &HeaderMap) -> Result<Option<String>, Fault> {
     parse(text.trim_matches([' ', '\t'])).map(Some)
 }
 
+/// An answer of gRPC; marked, where it was given before.
+pub fn marked<T>(answer: T, replayed: bool) -> tonic::Response<T> {
+    let mut response = tonic::Response::new(answer);
+    if replayed {
+        let name = tonic::metadata::MetadataKey::from_static("idempotent-replayed");
+        response.metadata_mut().insert(name, tonic::metadata::MetadataValue::from_static("true"));
+    }
+    response
+}
+
 /// A string of structured fields (RFC 9651 §3.3.3), or a bare word of visible characters.
 fn parse(text: &str) -> Result<String, Fault> {
     let key = match text.strip_prefix('"') {

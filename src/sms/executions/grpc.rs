@@ -8,9 +8,8 @@ use api::{
     },
 };
 use futures_util::{StreamExt, stream, stream::BoxStream};
-use net::grpc::status;
-use net::idempotency::REPLAYED;
-use tonic::{Request, Response, Status, metadata::MetadataValue};
+use net::{grpc::status, idempotency::marked};
+use tonic::{Request, Response, Status};
 use types::{ExecutionId, TaskId};
 
 use super::{
@@ -50,15 +49,6 @@ impl Grpc {
         }
         Ok(wire)
     }
-}
-
-/// An answer; marked, where it was given before.
-pub(crate) fn marked<T>(answer: T, replayed: bool) -> Response<T> {
-    let mut response = Response::new(answer);
-    if replayed {
-        response.metadata_mut().insert(REPLAYED.as_str(), MetadataValue::from_static("true"));
-    }
-    response
 }
 
 fn execution_id(text: &str) -> Result<ExecutionId, Status> {

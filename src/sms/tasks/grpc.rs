@@ -9,7 +9,7 @@ use api::{
     },
 };
 use futures_util::{StreamExt, TryStreamExt, stream::BoxStream};
-use net::grpc::status;
+use net::{grpc::status, idempotency::marked};
 use tonic::{Request, Response, Status, metadata::MetadataValue};
 use types::{Fault, NodeId, TaskId, TaskPriority, TaskStatus};
 
@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     Sms, events,
-    executions::{NewRun, grpc::marked, idempotency::Key},
+    executions::{NewRun, idempotency::Key},
     page::Page,
 };
 

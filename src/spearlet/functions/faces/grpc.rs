@@ -9,7 +9,10 @@ use api::{
 };
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
-use net::{grpc::status, idempotency};
+use net::{
+    grpc::status,
+    idempotency::{self, marked},
+};
 use std::{collections::HashMap, sync::Arc};
 use telemetry::trace;
 use tonic::{Request, Response, Status, metadata::MetadataMap};
@@ -202,16 +205,6 @@ impl Grpc {
             created.replayed,
         ))
     }
-}
-
-/// An answer; marked, where it was given before.
-pub(super) fn marked<T>(answer: T, replayed: bool) -> Response<T> {
-    let mut response = Response::new(answer);
-    if replayed {
-        let value = tonic::metadata::MetadataValue::from_static("true");
-        response.metadata_mut().insert("idempotent-replayed", value);
-    }
-    response
 }
 
 /// The size of a page.

@@ -10,14 +10,17 @@ use api::{
     wire::timestamp,
 };
 use bytes::Bytes;
-use net::{grpc::status, idempotency};
+use net::{
+    grpc::status,
+    idempotency::{self, marked},
+};
 use std::sync::Arc;
 use tonic::{Request, Response, Status};
 use types::Fault;
 
 use super::{
     Faces,
-    grpc::{MOST_MESSAGE, limit, marked, page, parent},
+    grpc::{MOST_MESSAGE, limit, page, parent},
     messages::wire_status,
     refusal::Refusal,
     seen::Seen,
