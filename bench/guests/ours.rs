@@ -7,7 +7,7 @@ use std::{path::Path, sync::Arc, time::Instant};
 use types::{Clock, ExecutionId, SystemClock};
 use wasm::{Config, Wasm};
 
-use crate::Contender;
+use crate::call::Contender;
 
 pub struct Ours {
     pool: Pool,

@@ -3,11 +3,11 @@
 use anyhow::{Context, Result, ensure};
 use std::{fmt::Write, fs, path::Path};
 
+use bench_harness::results::{Machine, read};
+
 use crate::{
     chart::{Axis, Series, chart},
-    events, heartbeats, nodes, pages,
-    results::{Machine, read},
-    slow, start,
+    events, heartbeats, nodes, pages, slow, start,
 };
 
 const OPENING: &str = "\

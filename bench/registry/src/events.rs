@@ -13,12 +13,13 @@ use tokio::{
     task::JoinSet,
 };
 
-use crate::{
+use bench_harness::{
     daemon::Daemon,
     load,
-    pages::{filled, millis},
     results::{keep, median, within},
 };
+
+use crate::pages::{filled, millis};
 
 const EVENTS: usize = 200;
 /// A task with nothing to run: one change, one event.

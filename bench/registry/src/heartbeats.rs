@@ -11,7 +11,7 @@ use std::{
 };
 use tokio::{io::AsyncReadExt, process::Command};
 
-use crate::{
+use bench_harness::{
     daemon::{Daemon, cpu_seconds},
     load,
     results::{keep, median},

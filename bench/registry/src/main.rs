@@ -12,14 +12,11 @@
 //! Each prints its figures and keeps them; `draw` makes `docs/performance.md` and its curves from what is kept.
 
 mod chart;
-mod daemon;
 mod draw;
 mod events;
 mod heartbeats;
-mod load;
 mod nodes;
 mod pages;
-mod results;
 mod slow;
 mod start;
 
@@ -29,7 +26,10 @@ use std::{
     time::Instant,
 };
 
-use daemon::Daemon;
+use bench_harness::{
+    daemon::{Daemon, announce},
+    load, results,
+};
 
 #[tokio::main]
 async fn main() -> Result<()> {
@@ -86,8 +86,7 @@ async fn readyz(program: &Path) -> Result<()> {
 /// The floor: axum with one handler, in a process of its own. It says that it is ready as a daemon does.
 async fn bare() -> Result<()> {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
-    eprintln!(r#"{{"message":"listening","listener":"sms/http","address":"{}"}}"#, listener.local_addr()?);
-    eprintln!(r#"{{"message":"ready"}}"#);
+    announce(listener.local_addr()?);
     if let Some(path) = std::env::var_os("NOTIFY_SOCKET") {
         std::os::unix::net::UnixDatagram::unbound()?.send_to(b"READY=1", path)?;
     }

@@ -7,7 +7,7 @@ use store::{Batch, DataDir, Redb, Store, redb::Config};
 use supervise::{Budget, Phase, Supervisor};
 use types::SystemClock;
 
-use crate::{
+use bench_harness::{
     daemon::Daemon,
     load,
     results::{keep, median},

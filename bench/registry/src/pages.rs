@@ -5,12 +5,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::{net::SocketAddr, path::Path, time::Instant};
 
-use crate::{
+use bench_harness::{
     daemon::Daemon,
     load,
-    nodes::{self, CONNECTIONS},
     results::{keep, median, within},
 };
+
+use crate::nodes::{self, CONNECTIONS};
 
 const SMALL: usize = 100;
 const ROUNDS: usize = 9;

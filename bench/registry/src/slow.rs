@@ -15,12 +15,13 @@ use std::{
 };
 use tokio::{io::AsyncWriteExt, task::JoinSet};
 
-use crate::{
+use bench_harness::{
     daemon::Daemon,
-    load, nodes,
-    pages::millis,
+    load,
     results::{keep, median, within},
 };
+
+use crate::{nodes, pages::millis};
 
 pub const GOOD: usize = 200;
 pub const SLOW: usize = 5000;

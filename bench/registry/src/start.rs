@@ -10,11 +10,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{
+use bench_harness::{
     daemon::{cpu_seconds, resident_kib},
-    pages::millis,
     results::{keep, median},
 };
+
+use crate::pages::millis;
 
 const TIMES: usize = 21;
 

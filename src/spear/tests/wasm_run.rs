@@ -37,7 +37,12 @@ fn standard_input_and_output_are_bytes() {
 #[test]
 fn how_a_guest_ends_is_the_exit_code() {
     let dir = tempfile::tempdir().unwrap();
-    let exit = guest("(call $proc_exit (i32.const 33))");
+    let exit = guest(
+        r#"(module
+          (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))
+          (memory (export "memory") 1)
+          (func (export "_start") (call $exit (i32.const 33))))"#,
+    );
     assert_eq!(text(&run(dir.path(), &[], &exit, b"")), (Some(33), String::new(), String::new()));
     let (code, out, error) = text(&run(dir.path(), &[], &sample("trap"), b""));
     assert_eq!((code, &*out), (Some(134), ""));

@@ -55,6 +55,7 @@ The exit code is that of the program; 134 when it trapped, 124 when its time ran
 
 /// Work with WebAssembly on this machine
 #[derive(Args, Clone, Debug)]
+#[command(after_help = EXAMPLES)]
 pub(super) struct WasmCommand {
     #[command(subcommand)]
     verb: Verb,

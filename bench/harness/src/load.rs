@@ -21,11 +21,16 @@ pub fn get(path: &str) -> Vec<u8> {
 
 /// A POST request with a JSON body.
 pub fn post(path: &str, body: &str) -> Vec<u8> {
+    send(path, "application/json", body.as_bytes())
+}
+
+/// A POST request.
+pub fn send(path: &str, kind: &str, body: &[u8]) -> Vec<u8> {
     let length = body.len();
-    format!(
-        "POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
-    )
-    .into_bytes()
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: {kind}\r\ncontent-length: {length}\r\n\r\n"
+    );
+    [head.as_bytes(), body].concat()
 }
 
 /// Sends `count` requests over `connections`; every answer must have `status`.

@@ -31,10 +31,25 @@ impl Daemon {
         Self::start(command)
     }
 
-    /// The floor of requests: this program again, with a bare handler.
+    /// A registry with its agent in one process, on free ports with an empty disk.
+    pub fn all(program: &Path) -> Result<Self> {
+        let mut command = Command::new(program);
+        command.args(["serve", "--role", "all", "--log-format", "json", "--log-level", "info"]);
+        for listener in ["--grpc-addr", "--http-addr", "--spearlet-grpc-addr", "--spearlet-http-addr"] {
+            command.args([listener, "127.0.0.1:0"]);
+        }
+        Self::start(command)
+    }
+
+    /// The floor of requests: the program that measures again, with a bare handler.
     pub fn bare() -> Result<Self> {
+        Self::own(["bare"])
+    }
+
+    /// The program that measures again, as another server: it says what [`announce`] says.
+    pub fn own<'a>(args: impl IntoIterator<Item = &'a str>) -> Result<Self> {
         let mut command = Command::new(std::env::current_exe()?);
-        command.arg("bare");
+        command.args(args);
         Self::start(command)
     }
 
@@ -76,6 +91,11 @@ impl Daemon {
         self.addresses["sms/http"]
     }
 
+    /// Where an agent answers REST.
+    pub fn agent(&self) -> SocketAddr {
+        self.addresses["spearlet/http"]
+    }
+
     /// Where it answers gRPC.
     pub fn grpc(&self) -> SocketAddr {
         self.addresses["sms/grpc"]
@@ -100,6 +120,12 @@ impl Daemon {
     pub fn cpu_seconds(&self) -> Result<f64> {
         cpu_seconds(self.child.id())
     }
+}
+
+/// Says what is waited for before a server is asked.
+pub fn announce(address: SocketAddr) {
+    eprintln!(r#"{{"message":"listening","listener":"sms/http","address":"{address}"}}"#);
+    eprintln!(r#"{{"message":"ready"}}"#);
 }
 
 pub fn resident_kib(pid: u32) -> Result<usize> {
