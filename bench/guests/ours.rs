@@ -2,7 +2,7 @@
 
 use anyhow::{Result, anyhow};
 use api::Invocation;
-use runtime::{Artifact, InstanceSpec, LogBuffer, Pool, PoolSettings, Preparation, Runtime, Streams};
+use runtime::{Artifact, InstanceSpec, LogBuffer, Pool, PoolSettings, Preparation, Reuse, Runtime, Streams};
 use std::{path::Path, sync::Arc, time::Instant};
 use types::{Clock, ExecutionId, SystemClock};
 use wasm::{Config, Wasm};
@@ -45,7 +45,8 @@ impl Ours {
             let prepared = wasm.prepare(&artifact, &asked).await?;
             let uses = if fresh { 1 } else { u64::MAX };
             let settings = PoolSettings { uses, ..PoolSettings::default() };
-            let spec = InstanceSpec { name: "guest".to_owned(), ..InstanceSpec::default() };
+            let reuse = if fresh { Reuse::Never } else { Reuse::Clean };
+            let spec = InstanceSpec { name: "guest".to_owned(), reuse, ..InstanceSpec::default() };
             Ok::<_, anyhow::Error>(Pool::new(Arc::new(wasm), prepared, spec, settings, Arc::default()))
         })?;
         Ok(Self { pool, clock: Arc::new(SystemClock::new()), fresh, runtime, _dir: dir })

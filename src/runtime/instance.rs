@@ -73,8 +73,22 @@ pub struct InstanceSpec {
     pub limits: Limits,
     /// What it may reach.
     pub grants: Grants,
-    /// Does a call find what the one before left behind? Usually each begins clean.
-    pub keeps_state: bool,
+    /// What a call finds that is not the first.
+    pub reuse: Reuse,
+    /// Are its calls never made on the thread they came on?
+    pub isolated: bool,
+}
+
+/// What becomes of an instance after a call.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Reuse {
+    /// The next call finds it as it was made, or finds a new one where that cannot be.
+    #[default]
+    Clean,
+    /// The next call finds what this one left behind.
+    Kept,
+    /// The next call finds a new one.
+    Never,
 }
 
 impl fmt::Debug for InstanceSpec {

@@ -20,7 +20,7 @@ mod reply;
 pub use api::InvokeError;
 pub use grants::{Directory, Grants, Scratch};
 pub use instance::{
-    Answer, Artifact, Fingerprint, Instance, InstanceSpec, Preparation, Prepared, Runtime, Runtimes, Streams,
+    Answer, Artifact, Fingerprint, Instance, InstanceSpec, Preparation, Prepared, Reuse, Runtime, Runtimes, Streams,
 };
 pub use limits::Limits;
 pub use logs::{LogBuffer, LogSink};

@@ -12,7 +12,14 @@ use wasmer::{
 };
 use wasmparser::{Parser, Payload, WasmFeatures};
 
-use crate::{budget::CompileTunables, pace::Pace, scan::Facts, stop};
+use crate::{
+    abi::{self, Abi},
+    budget::CompileTunables,
+    host::{self, Link},
+    pace::Pace,
+    scan::{Facts, clip},
+    stop,
+};
 
 /// What guests may use of WebAssembly. Off are: threads (an endless `memory.atomic.wait` cannot be stopped),
 /// exceptions (each throw keeps a backtrace that no limit counts), memory64 and tail calls (not supported).
@@ -125,6 +132,10 @@ pub(crate) struct Loaded {
     // Dropped before its engine, which owns the code.
     module: Module,
     engine: Engine,
+    /// How it is called.
+    pub(crate) abi: &'static dyn Abi,
+    /// What makes the functions that it imports, in the order of its imports.
+    pub(crate) links: Vec<Link>,
     /// Bytes of the artifact: what it counts in the cache.
     pub(crate) size: usize,
     /// What made it.
@@ -153,7 +164,14 @@ impl Loaded {
         let size = artifact.len();
         // SAFETY: the caller's promise.
         let module = unsafe { Module::deserialize(&engine, artifact) }.map_err(|error| error.to_string())?;
-        Ok(Self { module, engine, size, compiler, facts, pace: Pace::default() })
+        let abi = abi::of(&module).ok_or("the module has nothing that can be called")?;
+        let links = module.imports().map(|import| {
+            let (from, name) = (import.module(), import.name());
+            let found = host::find(from, name).and_then(|found| found.link_for(from));
+            found.ok_or_else(|| format!("no host function {}.{}", clip(from), clip(name)))
+        });
+        let links = links.collect::<Result<_, _>>()?;
+        Ok(Self { module, engine, abi, links, size, compiler, facts, pace: Pace::default() })
     }
 
     /// The module.

@@ -18,10 +18,15 @@ const MOST_QUEUED: usize = 256 * 1024;
 
 #[derive(Debug, Default)]
 struct State {
+    /// What is read next; what was not handed out of it.
+    front: Bytes,
+    /// What follows it.
     pieces: VecDeque<Bytes>,
     queued: usize,
     taken: u64,
     ended: bool,
+    /// Does the guest wait? To wake nobody costs a call of the system, too.
+    waits: bool,
 }
 
 /// The queue.
@@ -48,6 +53,12 @@ impl Input {
         self.state.lock().unwrap_or_else(|broken| broken.into_inner())
     }
 
+    fn wake_reader(&self, state: &State) {
+        if state.waits {
+            self.readable.notify_all();
+        }
+    }
+
     /// Adds a piece; waits for room first.
     pub(crate) async fn push(&self, piece: Bytes) {
         if piece.is_empty() {
@@ -60,8 +71,7 @@ impl Input {
                 if state.queued < MOST_QUEUED {
                     state.queued += piece.len();
                     state.pieces.push_back(piece);
-                    drop(state);
-                    self.readable.notify_all();
+                    self.wake_reader(&state);
                     return;
                 }
             }
@@ -71,15 +81,16 @@ impl Input {
 
     /// Nothing more will come.
     pub(crate) fn end(&self) {
-        self.lock().ended = true;
-        self.readable.notify_all();
+        let mut state = self.lock();
+        state.ended = true;
+        self.wake_reader(&state);
     }
 
     /// Wakes whoever waits, to look for a stop.
     pub(crate) fn wake(&self) {
         // Taking the lock closes the gap between a reader's look at the stop and its wait.
-        drop(self.lock());
-        self.readable.notify_all();
+        let state = self.lock();
+        self.wake_reader(&state);
     }
 
     /// Takes what is there, without waiting.
@@ -87,17 +98,17 @@ impl Input {
         let mut state = self.lock();
         let mut done = 0;
         while let Some(rest) = into.get_mut(done..).filter(|rest| !rest.is_empty()) {
-            let Some(piece) = state.pieces.front_mut() else { break };
-            let count = piece.len().min(rest.len());
-            piece.copy_to_slice(rest.get_mut(..count).unwrap_or_default());
-            if piece.is_empty() {
-                state.pieces.pop_front();
+            if state.front.is_empty() {
+                let Some(next) = state.pieces.pop_front() else { break };
+                state.front = next;
             }
+            let count = state.front.len().min(rest.len());
+            state.front.copy_to_slice(rest.get_mut(..count).unwrap_or_default());
             done += count;
         }
         state.queued = state.queued.saturating_sub(done);
         state.taken += done as u64;
-        let ended = state.ended && state.pieces.is_empty();
+        let ended = state.ended && state.queued == 0;
         drop(state);
         self.room.notify_one();
         match done {
@@ -117,12 +128,9 @@ impl Input {
         let mut state = self.lock();
         state.queued = bytes.len();
         state.pieces.clear();
-        if !bytes.is_empty() {
-            state.pieces.push_back(bytes);
-        }
+        state.front = bytes;
         state.ended = true;
-        drop(state);
-        self.readable.notify_all();
+        self.wake_reader(&state);
     }
 
     /// Bytes that can be read at once; `None` at the end.
@@ -140,10 +148,12 @@ impl Input {
                 return;
             }
             let left = left.unwrap_or(std::time::Duration::from_secs(3600));
+            state.waits = true;
             state = match self.readable.wait_timeout(state, left) {
                 Ok((state, _)) => state,
                 Err(broken) => broken.into_inner().0,
             };
+            state.waits = false;
         }
     }
 }

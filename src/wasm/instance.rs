@@ -19,7 +19,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use api::{Body, Invocation};
-use runtime::{Answer, Instance, InstanceSpec, InvokeError, Streams};
+use runtime::{Answer, Instance, InstanceSpec, InvokeError, Reuse, Streams};
 use types::Reason;
 
 use crate::{
@@ -101,8 +101,8 @@ struct Work {
 }
 
 impl Work {
-    /// Runs the call on this thread.
-    fn run(self) -> (Option<Box<Live>>, Result<Answer, InvokeError>) {
+    /// Runs the call on this thread. What is handed back may be one that is not called again.
+    fn run(self) -> Ran {
         let Self { shared, module, spec, mut start, control, live, mut until } = self;
         let scratch = match grants::open(&spec.grants, &shared.scratch) {
             Ok((grants, scratch)) => {
@@ -111,25 +111,31 @@ impl Work {
             }
             Err(error) => return (live, Err(error)),
         };
-        let before = thread_time();
-        if let Some(cpu) = &mut until.cpu {
+        // What is only tried is short: asking for its processor time would be a good part of it.
+        let before = until.cpu.is_some().then(thread_time);
+        if let (Some(cpu), Some(before)) = (&mut until.cpu, before) {
             (cpu.thread, cpu.before) = (threads::number(), before);
         }
         let _watch = shared.watchdog.watch(until, control.clone());
         let loaded = module.loaded();
+        let mut making = Duration::ZERO;
         // Code may have been replaced by better code.
         let mut live = match live.filter(|live| Arc::ptr_eq(&live.loaded, &loaded)) {
             Some(live) => live,
             None => {
+                let began = Instant::now();
                 let make = Make {
                     loaded: &loaded,
                     memory_bytes: spec.limits.memory_bytes,
                     stack_bytes: spec.limits.stack_bytes.clamp(*STACK_BYTES.start(), *STACK_BYTES.end()),
                     memory: shared.figures.memory.clone(),
                     pages: shared.pages.as_ref(),
-                    keeps_state: spec.keeps_state,
+                    mappings: &shared.mappings,
+                    reuse: spec.reuse,
                 };
-                match Live::make(&make) {
+                let made = Live::make(&make);
+                making = began.elapsed();
+                match made {
                     Ok(live) => Box::new(live),
                     Err(error) => return (None, Err(error)),
                 }
@@ -139,10 +145,10 @@ impl Work {
         drop(scratch);
         match &answer {
             _ if control.overran() => loaded.pace.overran(),
-            Ok(answer) => loaded.pace.took(answer.ended.usage.wall),
-            Err(error) => loaded.pace.took(error.usage.wall),
+            Ok(answer) => loaded.pace.took(making + answer.ended.usage.wall),
+            Err(error) => loaded.pace.took(making + error.usage.wall),
         }
-        (Some(live).filter(|live| live.reusable()), answer)
+        (Some(live), answer)
     }
 }
 
@@ -153,12 +159,13 @@ impl Instance for WasmInstance {
         let spec = self.spec.clone();
         let limits = &spec.limits;
         let limit = call.deadline.unwrap_or(limits.wall).min(limits.wall).min(LONGEST);
-        let deadline = Instant::now() + limit;
+        let began = Instant::now();
+        let deadline = began + limit;
         let arguments = match call.args.is_empty() && call.env.is_empty() {
             true => self.arguments.clone(),
             false => Arc::new(arguments(&self.spec, Some(&call))?),
         };
-        let streams = match self.attempt(&mut call, streams, &arguments, limit) {
+        let streams = match self.attempt(&mut call, streams, &arguments, (began, limit)) {
             Tried::Ended(answer) => {
                 self.reusable = self.live.is_some();
                 return answer;
@@ -176,9 +183,16 @@ impl Instance for WasmInstance {
         let _stop = StopOnDrop(control.clone());
         let (done, ended) = oneshot::channel();
         let run = move || {
-            if done.send(work.run()).is_err() {
+            let (live, answer) = work.run();
+            // One that is not called again goes after the answer.
+            let (kept, gone) = match live {
+                Some(live) if live.reusable() => (Some(live), None),
+                gone => (None, gone),
+            };
+            if done.send((kept, answer)).is_err() {
                 tracing::debug!("a guest ended after its caller had gone");
             }
+            drop(gone);
         };
         self.shared.threads.run(place, Box::new(run)).map_err(|error| {
             tracing::error!(%error, "no thread for a guest");
@@ -243,12 +257,12 @@ impl WasmInstance {
         call: &mut Invocation,
         streams: Streams,
         arguments: &Arc<Arguments>,
-        limit: Duration,
+        (began, limit): (Instant, Duration),
     ) -> Tried {
         let Body::Full(input) = &call.body else { return Tried::No(streams) };
-        let warm = self.live.as_ref().is_some_and(|live| live.loaded.pace.quick());
-        let alone = streams.reply.is_none() && self.spec.grants.is_empty() && !self.spec.keeps_state;
-        if !warm || !alone || call.cancel.is_cancelled() || limit < TRY {
+        let spec = &self.spec;
+        let alone = streams.reply.is_none() && spec.grants.is_empty() && spec.reuse != Reuse::Kept && !spec.isolated;
+        if !alone || !self.module.quick() || call.cancel.is_cancelled() || limit < TRY {
             return Tried::No(streams);
         }
         // Every one that runs counts, wherever it runs.
@@ -256,10 +270,10 @@ impl WasmInstance {
         let control: Arc<Control> = Arc::default();
         control.input.fill(input.clone());
         let again = Streams { logs: streams.logs.clone(), logs_stdout: streams.logs_stdout, reply: None };
-        let until = Until { deadline: Instant::now() + TRY, limit: TRY, cpu: None };
+        let until = Until { deadline: began + TRY, limit: TRY, cpu: None };
         let work = self.work(self.start(arguments.clone(), streams, true), &control, until);
         let (live, answer) = work.run();
-        self.live = live;
+        self.live = live.filter(|live| live.reusable());
         if control.overran() { Tried::No(again) } else { Tried::Ended(answer) }
     }
 }

@@ -15,7 +15,7 @@
 //! | `engine.rs`, `stop.rs`, `budget.rs` | wasmer's settings, the stop flag, the memory limit |
 //! | `instance.rs`, `pace.rs`, `threads.rs` | a call as the async side sees it: where it runs |
 //! | `live.rs`, `abi/`, `grants.rs` | a call on its thread: the instance, the convention, the directories |
-//! | `memory.rs`, `snapshot.rs`, `image.rs`, `touched.rs` | how an instance becomes clean again |
+//! | `mapping.rs`, `memory.rs`, `snapshot.rs`, `image.rs`, `touched.rs` | how an instance becomes clean again |
 //! | `control.rs`, `watchdog.rs`, `input.rs` | stopping, deadlines, standard input |
 //! | `stack.rs` | the end of a guest's stack |
 //! | `host/` | WASI preview 1 |
@@ -38,6 +38,7 @@ mod image;
 mod input;
 mod instance;
 mod live;
+mod mapping;
 mod memory;
 mod modules;
 mod pace;
@@ -70,6 +71,7 @@ pub use scan::{Facts, scan};
 use crate::{
     figures::Figures,
     instance::WasmInstance,
+    mapping::Mappings,
     modules::{Module, Modules},
     threads::Threads,
     touched::Pages,
@@ -155,6 +157,8 @@ pub(crate) struct Shared {
     clock: Arc<dyn Clock>,
     /// How touched pages are found; none: instances are made anew for each call.
     pages: Option<Arc<Pages>>,
+    /// Memories of guests that are gone, for the next ones.
+    mappings: Arc<Mappings>,
     scratch: PathBuf,
     figures: Figures,
 }
@@ -207,6 +211,7 @@ impl Wasm {
             concurrency,
             watchdog: Watchdog::start().map_err(Error::Thread)?,
             clock: config.clock,
+            mappings: Mappings::new(pages.clone()),
             pages,
             scratch: config.scratch_dir,
             figures,
@@ -243,8 +248,7 @@ impl Runtime for Wasm {
     fn describe(&self, prepared: &Prepared) -> String {
         let Ok(module) = prepared.inner.clone().downcast::<Module>() else { return String::new() };
         let loaded = module.loaded();
-        let abi = abi::of(loaded.module()).map_or("nothing to call", |abi| abi.name());
-        format!("{abi}, {}", loaded.compiler.as_str())
+        format!("{}, {}", loaded.abi.name(), loaded.compiler.as_str())
     }
 
     async fn start(&self, prepared: &Prepared, spec: &Arc<InstanceSpec>) -> Result<Box<dyn Instance>, InvokeError> {

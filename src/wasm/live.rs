@@ -12,22 +12,22 @@ use std::{
 };
 use telemetry::Gauge;
 use wasmer::{
-    Engine, Extern, FunctionEnv, Imports, Instance, InstantiationError, LinkError, Store, TypedFunction,
-    sys::NativeEngineExt,
+    Engine, Extern, FunctionEnv, Instance, InstantiationError, LinkError, Store, TypedFunction, sys::NativeEngineExt,
 };
 
 use api::{Disposition, Ended, Usage};
-use runtime::{Answer, InvokeError};
+use runtime::{Answer, InvokeError, Reuse};
 use types::Reason;
 
 use crate::{
-    abi::{self, Entry, Guest, How},
+    abi::{Entry, Guest, How},
     budget::{Budget, InstanceTunables},
     control::Control,
     engine::Loaded,
-    host::{self, Env, Process},
+    host::{Env, Process},
+    mapping::Mappings,
     memory::{Handle, Handles},
-    scan::{INITIALIZE, clip},
+    scan::INITIALIZE,
     snapshot::Snapshot,
     stack::{self, Guarded},
     stop::{Flag, START},
@@ -43,8 +43,10 @@ pub(crate) struct Make<'a> {
     pub(crate) memory: Gauge,
     /// How touched pages are found; none: it is not put back.
     pub(crate) pages: Option<&'a Arc<Pages>>,
-    /// Does it keep its state between calls?
-    pub(crate) keeps_state: bool,
+    /// Where its memories come from.
+    pub(crate) mappings: &'a Arc<Mappings>,
+    /// What becomes of it after a call.
+    pub(crate) reuse: Reuse,
 }
 
 /// What follows a call.
@@ -92,26 +94,29 @@ impl Live {
 
     fn try_make(make: &Make<'_>) -> Result<Self, InvokeError> {
         let budget = Budget::new(make.memory_bytes, make.memory.clone());
-        let (loaded, handles) = (make.loaded, Handles::default());
+        let loaded = make.loaded;
+        // What was touched before would be put back after every call: such an instance begins with untouched pages.
+        let puts_back = make.reuse == Reuse::Clean && loaded.facts.puts_back;
+        let handles = Handles::new(make.mappings.clone(), puts_back);
         // A clone shares the code; the tunables are this instance's own.
         let mut engine: Engine = loaded.engine().clone();
         engine.set_tunables(InstanceTunables::new(budget.clone(), handles.clone(), stack::length(make.stack_bytes)));
         let mut store = Store::new(engine);
         store.set_trap_handler(Some(stack::handler()));
         let env = FunctionEnv::new(&mut store, Env::default());
-        let imports = link(&mut store, &env, loaded)?;
-        let instance = Instance::new(&mut store, loaded.module(), &imports).map_err(|error| refused(error, &budget))?;
+        let imports: Vec<Extern> = loaded.links.iter().map(|link| Extern::Function(link(&mut store, &env))).collect();
+        let instance = Instance::new_by_index(&mut store, loaded.module(), &imports);
+        let instance = instance.map_err(|error| refused(error, &budget))?;
         let memories = handles.take();
         let flag = Flag::find(&mut store).ok_or_else(|| internal("the compiled module has no stop flag"))?;
         env.as_mut(&mut store).memory = instance.exports.get_memory("memory").ok().cloned();
         let mut guest = Guest { store: &mut store, env: &env, instance: &instance };
-        let abi = abi::of(loaded.module()).ok_or_else(|| internal("the module has nothing that can be called"))?;
-        let entry = abi.bind(&mut guest).map_err(|message| internal(&message))?;
+        let entry = loaded.abi.bind(&mut guest).map_err(|message| internal(&message))?;
         let first = |name| instance.exports.get_typed_function(&store, name).ok();
         let before = [START, INITIALIZE].into_iter().filter_map(first).collect();
         let after = match make.pages {
-            _ if make.keeps_state => After::Keep,
-            Some(pages) if loaded.facts.puts_back => match Snapshot::take(&mut store, &memories, pages) {
+            _ if make.reuse == Reuse::Kept => After::Keep,
+            Some(pages) if puts_back => match Snapshot::take(&mut store, &memories, pages) {
                 Ok(snapshot) => After::PutBack(snapshot, pages.clone()),
                 Err(error) => {
                     tracing::warn!(%error, "an instance cannot be kept for the next call");
@@ -151,12 +156,12 @@ impl Live {
     }
 
     /// Calls it with a process of its own, to the end, and makes it ready for the next call.
-    /// `before`: what this thread had used of the processor.
+    /// `before`: what this thread had used of the processor; none: it is not asked, and all of the time counts.
     pub(crate) fn call(
         &mut self,
         process: Process,
         control: &Arc<Control>,
-        before: Duration,
+        before: Option<Duration>,
     ) -> Result<Answer, InvokeError> {
         let began = Instant::now();
         self.broken = true;
@@ -172,9 +177,10 @@ impl Live {
             .take()
             .map(|process| process.finish(control.overran()))
             .unwrap_or_default();
+        let wall = began.elapsed();
         let usage = Usage {
-            wall: began.elapsed(),
-            cpu: thread_time().saturating_sub(before),
+            wall,
+            cpu: before.map_or(wall, |before| thread_time().saturating_sub(before)),
             peak_memory_bytes: self.budget.peak(),
             bytes_in: left.read,
             bytes_out: left.written,
@@ -305,18 +311,4 @@ fn judge(how: How, budget: &Budget) -> Result<i32, InvokeError> {
         How::Trapped(message) => Err(InvokeError::new(Reason::Trap, message)),
         How::Refused(message) => Err(InvokeError::new(Reason::Task, message)),
     }
-}
-
-/// Exactly the functions the module imports.
-pub(crate) fn link(store: &mut Store, env: &FunctionEnv<Env>, loaded: &Loaded) -> Result<Imports, InvokeError> {
-    let mut imports = Imports::new();
-    for import in loaded.module().imports() {
-        let found = host::find(import.module(), import.name()).and_then(|name| name.link_for(import.module()));
-        let Some(make) = found else {
-            let message = format!("no host function {}.{}", clip(import.module()), clip(import.name()));
-            return Err(InvokeError::new(Reason::InvalidModule, message));
-        };
-        imports.define(import.module(), import.name(), Extern::Function(make(store, env)));
-    }
-    Ok(imports)
 }

@@ -10,7 +10,6 @@
 //! Growth asks the budget first; a refused one answers -1 to the guest and is remembered, because a guest that then
 //! fails failed for lack of memory.
 
-use rustix::mm::{Advice, MapFlags, MprotectFlags, ProtFlags, madvise, mmap_anonymous, mprotect, munmap};
 use std::{
     io,
     ptr::NonNull,
@@ -21,58 +20,16 @@ use wasmer::{
     sys::vm::{LinearMemory, VMMemoryDefinition},
 };
 
-use crate::budget::Budget;
+use crate::{
+    budget::Budget,
+    mapping::{Mapping, Mappings},
+};
 
 /// Exact bounds checks in the code: nothing behind the length can be reached, mapped or not.
 pub(crate) const STYLE: MemoryStyle = MemoryStyle::Dynamic { offset_guard_size: 0 };
 
-/// Behind all memories, in case a check is wrong.
-const GUARD: usize = 64 << 10;
 /// Bytes of a page of WebAssembly.
 pub(crate) const WASM_PAGE: usize = 64 << 10;
-
-/// Address space of one memory.
-#[derive(Debug)]
-struct Mapping {
-    base: NonNull<u8>,
-    length: usize,
-}
-
-// SAFETY: an address range; who reads and writes it says why it may.
-#[expect(unsafe_code, reason = "an address range")]
-unsafe impl Send for Mapping {}
-// SAFETY: as above.
-#[expect(unsafe_code, reason = "an address range")]
-unsafe impl Sync for Mapping {}
-
-impl Mapping {
-    #[expect(unsafe_code, reason = "maps memory")]
-    fn new(capacity: usize) -> io::Result<Self> {
-        let length = capacity.checked_add(GUARD).ok_or(io::ErrorKind::OutOfMemory)?;
-        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
-        // SAFETY: a new mapping at a place that the kernel chooses; its end is made inaccessible before anybody knows
-        // of it. Huge pages would make one touched byte a copy of two megabytes.
-        unsafe {
-            let base = mmap_anonymous(std::ptr::null_mut(), length, ProtFlags::READ | ProtFlags::WRITE, flags)?;
-            let base = NonNull::new(base.cast::<u8>()).ok_or(io::ErrorKind::OutOfMemory)?;
-            let mapping = Self { base, length };
-            mprotect(base.as_ptr().add(capacity).cast(), GUARD, MprotectFlags::empty())?;
-            // A kernel without huge pages refuses, and is right.
-            let _no_huge_pages = madvise(base.as_ptr().cast(), capacity, Advice::LinuxNoHugepage);
-            Ok(mapping)
-        }
-    }
-}
-
-impl Drop for Mapping {
-    #[expect(unsafe_code, reason = "unmaps what it mapped")]
-    fn drop(&mut self) {
-        // SAFETY: the very range that was mapped; nobody has it any more.
-        if let Err(error) = unsafe { munmap(self.base.as_ptr().cast(), self.length) } {
-            tracing::error!(%error, "the memory of a guest cannot be unmapped");
-        }
-    }
-}
 
 /// A memory as the instance owns it.
 #[derive(Debug)]
@@ -111,10 +68,9 @@ impl GuestMemory {
         if !budget.take(length as u64) {
             return Err(MemoryError::Generic(format!("over the memory limit of {} bytes", budget.most())));
         }
-        let mapping = Mapping::new(capacity).map(Arc::new).inspect_err(|_| budget.give_back(length as u64));
-        let mapping = mapping.map_err(generic)?;
+        let mapping = handles.map(capacity).inspect_err(|_| budget.give_back(length as u64)).map_err(generic)?;
         // SAFETY: the caller's promise.
-        unsafe { definition.write(VMMemoryDefinition { base: mapping.base.as_ptr(), current_length: length }) };
+        unsafe { definition.write(VMMemoryDefinition { base: mapping.base(), current_length: length }) };
         handles.lock().push(Handle { mapping: mapping.clone(), definition });
         Ok(Self { _mapping: mapping, definition, ty: *ty, capacity, budget })
     }
@@ -177,12 +133,25 @@ impl LinearMemory for GuestMemory {
 }
 
 /// The memories of an instance, for whoever puts them back between calls.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Handles(Arc<Mutex<Vec<Handle>>>);
+#[derive(Clone, Debug)]
+pub(crate) struct Handles {
+    all: Arc<Mutex<Vec<Handle>>>,
+    mappings: Arc<Mappings>,
+    untouched: bool,
+}
 
 impl Handles {
+    /// None yet. Their address space comes from `mappings`; `untouched`: without a page that takes memory already.
+    pub(crate) fn new(mappings: Arc<Mappings>, untouched: bool) -> Self {
+        Self { all: Arc::default(), mappings, untouched }
+    }
+
+    fn map(&self, capacity: usize) -> io::Result<Arc<Mapping>> {
+        self.mappings.take(capacity, self.untouched).map(Arc::new)
+    }
+
     fn lock(&self) -> MutexGuard<'_, Vec<Handle>> {
-        self.0.lock().unwrap_or_else(|broken| broken.into_inner())
+        self.all.lock().unwrap_or_else(|broken| broken.into_inner())
     }
 
     /// All of them, in the order in which they were made.
@@ -205,7 +174,7 @@ unsafe impl Send for Handle {}
 impl Handle {
     /// Where it begins.
     pub(crate) fn base(&self) -> *mut u8 {
-        self.mapping.base.as_ptr()
+        self.mapping.base()
     }
 
     /// Bytes it has now.

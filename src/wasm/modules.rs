@@ -58,6 +58,11 @@ impl Module {
         self.0.read().unwrap_or_else(|broken| broken.into_inner()).clone()
     }
 
+    /// Are its calls short?
+    pub(crate) fn quick(&self) -> bool {
+        self.0.read().unwrap_or_else(|broken| broken.into_inner()).pace.quick()
+    }
+
     fn replace(&self, loaded: Loaded) {
         *self.0.write().unwrap_or_else(|broken| broken.into_inner()) = Arc::new(loaded);
     }

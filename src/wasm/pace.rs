@@ -1,6 +1,7 @@
 //! Which functions are short: their calls may run where the caller is, without a thread of their own.
 //!
-//! A function earns it by short calls in a row, and loses it by one that takes long.
+//! A function earns it by short calls in a row, and loses it by one that takes long. One that was short for a long time
+//! earns it again soon: on a busy machine the one long call may not be its fault.
 
 use std::{
     sync::atomic::{AtomicI32, Ordering},
@@ -11,7 +12,7 @@ use std::{
 const SHORT: Duration = Duration::from_micros(500);
 /// Short calls in a row that it takes.
 const EARNED: i32 = 16;
-/// And how many after a try that took too long.
+/// And how many after a try that took too long, unless there were as many before it.
 const FORGIVEN: i32 = 1_000;
 
 /// The calls of one module.
@@ -29,7 +30,7 @@ impl Pace {
         let now = self.0.load(Ordering::Relaxed);
         if time > SHORT {
             self.0.store(now.min(0), Ordering::Relaxed);
-        } else if now < EARNED {
+        } else if now < EARNED + FORGIVEN {
             // Calls that are counted at once may be counted as one: it only takes longer then.
             self.0.store(now + 1, Ordering::Relaxed);
         }
@@ -37,7 +38,8 @@ impl Pace {
 
     /// A try took too long.
     pub(crate) fn overran(&self) {
-        self.0.store(EARNED - FORGIVEN, Ordering::Relaxed);
+        let faultless = self.0.load(Ordering::Relaxed) >= EARNED + FORGIVEN;
+        self.0.store(if faultless { 0 } else { EARNED - FORGIVEN }, Ordering::Relaxed);
     }
 }
 
@@ -66,5 +68,14 @@ mod tests {
         assert!(!pace.quick());
         pace.took(SHORT);
         assert!(pace.quick());
+        for _ in 0..FORGIVEN {
+            pace.took(SHORT);
+        }
+        pace.overran();
+        for _ in 0..EARNED {
+            assert!(!pace.quick());
+            pace.took(SHORT);
+        }
+        assert!(pace.quick(), "one long call in so many");
     }
 }

@@ -7,7 +7,7 @@ use std::{
 };
 use types::Reason;
 
-use runtime::{Limits, LogBuffer, Streams};
+use runtime::{Limits, LogBuffer, Reuse, Streams};
 
 use crate::{
     Shared,
@@ -43,7 +43,8 @@ fn stops(shared: &Shared, compiler: Compiler) -> Result<(), String> {
         stack_bytes: limits.stack_bytes,
         memory: telemetry::Gauge::default(),
         pages: shared.pages.as_ref(),
-        keeps_state: false,
+        mappings: &shared.mappings,
+        reuse: Reuse::Clean,
     };
     let mut live = Live::make(&make).map_err(|error| error.to_string())?;
     let control: Arc<Control> = Arc::default();
@@ -63,7 +64,7 @@ fn stops(shared: &Shared, compiler: Compiler) -> Result<(), String> {
     let (done, ended) = mpsc::sync_channel(1);
     let called = control.clone();
     let work = move || {
-        if done.send(live.call(process, &called, thread_time())).is_err() {
+        if done.send(live.call(process, &called, Some(thread_time()))).is_err() {
             tracing::error!("the self-test's loop was stopped too late");
         }
     };

@@ -16,7 +16,7 @@ const PRESENT: u64 = 1 << 3;
 const SWAPPED: u64 = 1 << 4;
 
 /// Ranges of one call.
-const RANGES: usize = 64;
+const RANGES: usize = 24;
 
 /// `struct pm_scan_arg`.
 #[repr(C)]

@@ -16,9 +16,9 @@ use types::Reason;
 use crate::control::Control;
 
 /// Pace while deadlines are near.
-const TICK: Duration = Duration::from_micros(500);
+const TICK: Duration = Duration::from_millis(1);
 /// Rounds at that pace after the last near deadline.
-const ROUNDS: u32 = 64;
+const ROUNDS: u32 = 32;
 /// A deadline that is near.
 const NEAR: Duration = Duration::from_millis(20);
 

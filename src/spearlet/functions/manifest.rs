@@ -9,7 +9,7 @@
 //! ```
 //! The node's policy stands above all grants: what it does not allow is an error that names both, never a silent no.
 
-use runtime::{Directory, Grants, InstanceSpec, Limits, PoolSettings, Preparation, Scratch};
+use runtime::{Directory, Grants, InstanceSpec, Limits, PoolSettings, Preparation, Reuse, Scratch};
 use serde::Deserialize;
 use std::{
     collections::BTreeMap,
@@ -133,9 +133,15 @@ impl Manifest {
         let compiler = task.config.get("compiler").cloned().unwrap_or_default();
         let preparation = Preparation { artifact_bytes: limits.artifact_bytes, compiler };
         let timeout = milliseconds(task, "timeout_ms")?.unwrap_or(config.default_timeout).min(config.max_timeout);
-        let keeps_state = boolean(task, "reuse")?.unwrap_or(false);
-        let spec = InstanceSpec { name, args: executable.args.clone(), env, limits, grants, keeps_state };
-        Ok(Self { executable, spec, pool: pool(config, task)?, preparation, timeout, outbound })
+        let pool = pool(config, task)?;
+        let reuse = match boolean(task, "reuse")? {
+            Some(true) => Reuse::Kept,
+            _ if pool.uses == 1 => Reuse::Never,
+            _ => Reuse::Clean,
+        };
+        let isolated = boolean(task, "isolate")?.unwrap_or(false);
+        let spec = InstanceSpec { name, args: executable.args.clone(), env, limits, grants, reuse, isolated };
+        Ok(Self { executable, spec, pool, preparation, timeout, outbound })
     }
 }
 

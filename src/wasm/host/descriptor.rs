@@ -1,7 +1,5 @@
 //! The table of descriptors, and what a number in it stands for.
 
-use std::collections::BTreeMap;
-
 use super::{
     Errno,
     files::{OpenDirectory, OpenFile},
@@ -149,22 +147,24 @@ impl Descriptor {
 /// The open descriptors of a process, by number.
 #[derive(Debug)]
 pub(crate) struct Table {
-    open: BTreeMap<u32, Descriptor>,
+    /// The last one is open.
+    all: Vec<Option<Descriptor>>,
+    open: usize,
     most: usize,
 }
 
 impl Table {
     /// With the three streams; at most so many at a time.
     pub(crate) fn new(most: usize) -> Self {
-        let streams = [Stream::Stdin, Stream::Stdout, Stream::Stderr];
-        let open = (0..).zip(streams.map(Descriptor::stream)).collect();
-        Self { open, most }
+        let all =
+            Vec::from([Stream::Stdin, Stream::Stdout, Stream::Stderr].map(|stream| Some(Descriptor::stream(stream))));
+        Self { open: all.len(), all, most }
     }
 
     /// # Errors
     /// `BADF`.
     pub(crate) fn get(&mut self, fd: u32) -> Result<&mut Descriptor, Errno> {
-        self.open.get_mut(&fd).ok_or(Errno::Badf)
+        self.all.get_mut(fd as usize).and_then(Option::as_mut).ok_or(Errno::Badf)
     }
 
     /// The same, to be looked at.
@@ -172,7 +172,7 @@ impl Table {
     /// # Errors
     /// `BADF`.
     pub(crate) fn look(&self, fd: u32) -> Result<&Descriptor, Errno> {
-        self.open.get(&fd).ok_or(Errno::Badf)
+        self.all.get(fd as usize).and_then(Option::as_ref).ok_or(Errno::Badf)
     }
 
     /// Is there room for one more?
@@ -180,7 +180,7 @@ impl Table {
     /// # Errors
     /// `MFILE`.
     pub(crate) fn room(&self) -> Result<(), Errno> {
-        if self.open.len() < self.most { Ok(()) } else { Err(Errno::Mfile) }
+        if self.open < self.most { Ok(()) } else { Err(Errno::Mfile) }
     }
 
     /// Under the lowest number that is free.
@@ -189,15 +189,23 @@ impl Table {
     /// `MFILE` when there are enough.
     pub(crate) fn add(&mut self, descriptor: Descriptor) -> Result<u32, Errno> {
         self.room()?;
-        let free = (0..).find(|number| !self.open.contains_key(number)).ok_or(Errno::Mfile)?;
-        self.open.insert(free, descriptor);
-        Ok(free)
+        let free = self.all.iter().position(Option::is_none).unwrap_or(self.all.len());
+        let number = u32::try_from(free).map_err(|_| Errno::Mfile)?;
+        match self.all.get_mut(free) {
+            Some(place) => *place = Some(descriptor),
+            None => self.all.push(Some(descriptor)),
+        }
+        self.open += 1;
+        Ok(number)
     }
 
     /// # Errors
     /// `BADF`.
     pub(crate) fn close(&mut self, fd: u32) -> Result<Descriptor, Errno> {
-        self.open.remove(&fd).ok_or(Errno::Badf)
+        let closed = self.all.get_mut(fd as usize).and_then(Option::take).ok_or(Errno::Badf)?;
+        self.open -= 1;
+        while self.all.pop_if(|last| last.is_none()).is_some() {}
+        Ok(closed)
     }
 
     /// Puts one in another's place, which is handed back.
@@ -205,12 +213,12 @@ impl Table {
     /// # Errors
     /// `BADF` when either is not open.
     pub(crate) fn renumber(&mut self, from: u32, to: u32) -> Result<Option<Descriptor>, Errno> {
-        self.get(to)?;
-        self.get(from)?;
+        self.look(to)?;
+        self.look(from)?;
         if from == to {
             return Ok(None);
         }
         let moved = self.close(from)?;
-        Ok(self.open.insert(to, moved))
+        Ok(Some(std::mem::replace(self.get(to)?, moved)))
     }
 }

@@ -3,8 +3,10 @@
 //! A file is read and written in pieces, and between two of them a stop is looked for: a call moves as much as its
 //! vectors ask for, up to [`MOST_BYTES`], because not every program calls again when it got less.
 
+use smallvec::SmallVec;
+
 use super::{
-    Answer, Call, Errno,
+    Answer, Call, End, Errno, Process,
     descriptor::{ALL_FLAGS, Stream, What, rights},
     files::{OpenFile, Place, Times, filestat},
     memory::{Memory, element, put, u32_at},
@@ -27,12 +29,15 @@ const SYNC: u16 = 16;
 /// What is settled when a file is opened.
 const SYNC_FLAGS: u16 = DSYNC | RSYNC | SYNC;
 
+/// Address and length of each; few in most calls.
+type Vectors = SmallVec<[(u32, u32); 8]>;
+
 /// The vectors of a read or write as (address, length), cut to [`MOST_BYTES`] in all.
-fn vectors(memory: &Memory<'_>, base: u32, count: u32) -> Result<Vec<(u32, u32)>, Errno> {
+fn vectors(memory: &Memory<'_>, base: u32, count: u32) -> Result<Vectors, Errno> {
     if count > MOST_VECTORS {
         return Err(Errno::Inval);
     }
-    let mut list = Vec::with_capacity(count as usize);
+    let mut list = Vectors::new();
     let mut room = MOST_BYTES;
     let mut sum = 0u32;
     for index in 0..count {
@@ -67,8 +72,8 @@ fn count(bytes: usize) -> Result<u32, Errno> {
 ///
 /// # Errors
 /// `BADF` for all else.
-fn regular<'a>(call: &'a mut Call<'_>, fd: u32, wanted: u64) -> Result<&'a mut OpenFile, Errno> {
-    let descriptor = call.process.descriptor(fd)?;
+fn regular(process: &mut Process, fd: u32, wanted: u64) -> Result<&mut OpenFile, Errno> {
+    let descriptor = process.descriptor(fd)?;
     let right = descriptor.need(wanted);
     match &mut descriptor.what {
         What::File(file) => right.map(|()| file),
@@ -87,7 +92,7 @@ fn seekable<'a>(call: &'a mut Call<'_>, fd: u32, wanted: u64) -> Result<&'a mut 
         descriptor.need(way)?;
         return Err(Errno::Spipe);
     }
-    regular(call, fd, wanted)
+    regular(call.process, fd, wanted)
 }
 
 pub(crate) fn fd_read(call: &mut Call<'_>, fd: u32, base: u32, vectors_count: u32, out: u32) -> Answer {
@@ -96,9 +101,9 @@ pub(crate) fn fd_read(call: &mut Call<'_>, fd: u32, base: u32, vectors_count: u3
     if let What::Stream(_) = descriptor.what {
         return from_input(call, fd, (base, vectors_count), out);
     }
-    let mut place = regular(call, fd, rights::FD_READ)?.position;
+    let mut place = regular(call.process, fd, rights::FD_READ)?.position;
     let read = read(call, fd, (base, vectors_count, out), &mut place)?;
-    regular(call, fd, rights::FD_READ)?.position = place;
+    regular(call.process, fd, rights::FD_READ)?.position = place;
     Ok(call.memory.write_u32(out, read)?)
 }
 
@@ -118,19 +123,18 @@ fn read(
 ) -> Result<u32, super::Fault> {
     let vectors = vectors(&call.memory, base, vectors_count)?;
     call.memory.check(out, 4)?;
-    let (mut done, mut buffer) = (0u32, Vec::new());
+    let mut done = 0u32;
     for (address, length) in pieces(&vectors) {
         call.check()?;
-        buffer.resize(length as usize, 0);
-        let read = match regular(call, fd, rights::FD_READ)?.read_at(&mut buffer, *place) {
+        let into = call.memory.bytes_mut(address, length)?;
+        let read = match regular(call.process, fd, rights::FD_READ)?.read_at(into, *place) {
             // What came before has been read: that is the answer.
             Err(_) if done > 0 => break,
-            read => read?,
+            read => count(read?)?,
         };
-        call.memory.write(address, buffer.get(..read).unwrap_or_default())?;
-        *place = place.saturating_add(read as u64);
-        done += count(read)?;
-        if read < buffer.len() {
+        *place = place.saturating_add(u64::from(read));
+        done += read;
+        if read < length {
             break;
         }
     }
@@ -142,30 +146,29 @@ fn from_input(call: &mut Call<'_>, fd: u32, (base, vectors_count): (u32, u32), o
     let nonblocking = call.process.descriptor(fd)?.flags & NONBLOCK != 0;
     let vectors = vectors(&call.memory, base, vectors_count)?;
     call.memory.check(out, 4)?;
-    let wanted: u32 = vectors.iter().map(|(_, length)| length).sum();
-    let mut buffer = vec![0; wanted.min(CHUNK) as usize];
-    let read = loop {
-        call.check()?;
-        if buffer.is_empty() {
-            break 0;
-        }
-        match call.control().input.read(&mut buffer) {
-            Read::Bytes(count) => break count,
-            Read::End => break 0,
-            Read::Nothing if nonblocking => return Err(Errno::Again.into()),
-            Read::Nothing => {
-                let control = call.control();
-                control.input.wait(None, || control.is_stopped());
-            }
-        }
-    };
-    let mut rest = buffer.get(..read).unwrap_or_default();
+    let mut done = 0;
     for (address, length) in vectors {
-        let (piece, left) = rest.split_at_checked(length as usize).unwrap_or((rest, &[]));
-        call.memory.write(address, piece)?;
-        rest = left;
+        let into = call.memory.bytes_mut(address, length)?;
+        let control = &call.process.control;
+        let read = loop {
+            if control.is_stopped() {
+                return Err(End::Stopped.into());
+            }
+            match control.input.read(into) {
+                Read::Bytes(read) => break count(read)?,
+                Read::End => break 0,
+                // What came before has been read: that is the answer.
+                Read::Nothing if done > 0 => break 0,
+                Read::Nothing if nonblocking => return Err(Errno::Again.into()),
+                Read::Nothing => control.input.wait(None, || control.is_stopped()),
+            }
+        };
+        done += read;
+        if read < length {
+            break;
+        }
     }
-    Ok(call.memory.write_u32(out, count(read)?)?)
+    Ok(call.memory.write_u32(out, done)?)
 }
 
 pub(crate) fn fd_write(call: &mut Call<'_>, fd: u32, base: u32, vectors_count: u32, out: u32) -> Answer {
@@ -175,10 +178,10 @@ pub(crate) fn fd_write(call: &mut Call<'_>, fd: u32, base: u32, vectors_count: u
     if let What::Stream(stream) = descriptor.what {
         return to_output(call, stream, (base, vectors_count), out);
     }
-    let file = regular(call, fd, rights::FD_WRITE)?;
+    let file = regular(call.process, fd, rights::FD_WRITE)?;
     let mut place = if append { file.length()? } else { file.position };
     let written = write(call, fd, (base, vectors_count, out), &mut place)?;
-    regular(call, fd, rights::FD_WRITE)?.position = place;
+    regular(call.process, fd, rights::FD_WRITE)?.position = place;
     Ok(call.memory.write_u32(out, written)?)
 }
 
@@ -200,25 +203,24 @@ fn write(
     let vectors = vectors(&call.memory, base, vectors_count)?;
     call.memory.check(out, 4)?;
     let flags = call.process.descriptor(fd)?.flags;
-    let (mut done, mut buffer) = (0u32, Vec::new());
+    let mut done = 0u32;
     for (address, length) in pieces(&vectors) {
         call.check()?;
-        buffer.resize(length as usize, 0);
-        call.memory.read(address, &mut buffer)?;
+        let from = call.memory.bytes(address, length)?;
         let to = if flags & APPEND != 0 { Place::End } else { Place::At(*place) };
-        let (written, end) = match regular(call, fd, rights::FD_WRITE)?.write_at(&buffer, to) {
+        let (written, end) = match regular(call.process, fd, rights::FD_WRITE)?.write_at(from, to) {
             // What came before has been written: that is the answer.
             Err(_) if done > 0 => break,
             written => written?,
         };
         *place = end;
         done += count(written)?;
-        if written < buffer.len() {
+        if written < from.len() {
             break;
         }
     }
     if flags & SYNC_FLAGS != 0 && done > 0 {
-        regular(call, fd, rights::FD_WRITE)?.sync(flags & SYNC_FLAGS == DSYNC)?;
+        regular(call.process, fd, rights::FD_WRITE)?.sync(flags & SYNC_FLAGS == DSYNC)?;
     }
     Ok(done)
 }
@@ -226,15 +228,14 @@ fn write(
 fn to_output(call: &mut Call<'_>, stream: Stream, (base, vectors_count): (u32, u32), out: u32) -> Answer {
     let vectors = vectors(&call.memory, base, vectors_count)?;
     call.memory.check(out, 4)?;
-    let (mut done, mut buffer) = (0, Vec::new());
+    let mut done = 0;
     for (address, length) in pieces(&vectors) {
         call.check()?;
-        buffer.resize(length as usize, 0);
-        call.memory.read(address, &mut buffer)?;
+        let bytes = call.memory.bytes(address, length)?;
         if stream == Stream::Stderr {
-            call.process.write_stderr(&buffer);
+            call.process.write_stderr(bytes);
         } else {
-            call.process.write_stdout(&buffer)?;
+            call.process.write_stdout(bytes)?;
         }
         done += length;
     }
@@ -328,12 +329,12 @@ pub(crate) fn fd_tell(call: &mut Call<'_>, fd: u32, out: u32) -> Answer {
 }
 
 pub(crate) fn fd_advise(call: &mut Call<'_>, fd: u32, offset: u64, length: u64, advice: u32) -> Answer {
-    Ok(regular(call, fd, rights::FD_ADVISE)?.advise(offset, length, advice)?)
+    Ok(regular(call.process, fd, rights::FD_ADVISE)?.advise(offset, length, advice)?)
 }
 
 pub(crate) fn fd_allocate(call: &mut Call<'_>, fd: u32, offset: u64, length: u64) -> Answer {
     let control = call.control().clone();
-    Ok(regular(call, fd, rights::FD_ALLOCATE)?.allocate(offset, length, || control.is_stopped())?)
+    Ok(regular(call.process, fd, rights::FD_ALLOCATE)?.allocate(offset, length, || control.is_stopped())?)
 }
 
 pub(crate) fn fd_sync(call: &mut Call<'_>, fd: u32) -> Answer {
@@ -350,11 +351,11 @@ fn sync(call: &mut Call<'_>, fd: u32, wanted: u64) -> Answer {
         descriptor.need(rights::FD_SYNC)?;
         return Ok(open.sync()?);
     }
-    Ok(regular(call, fd, wanted)?.sync(wanted == rights::FD_DATASYNC)?)
+    Ok(regular(call.process, fd, wanted)?.sync(wanted == rights::FD_DATASYNC)?)
 }
 
 pub(crate) fn fd_filestat_set_size(call: &mut Call<'_>, fd: u32, size: u64) -> Answer {
-    Ok(regular(call, fd, rights::FD_FILESTAT_SET_SIZE)?.set_length(size)?)
+    Ok(regular(call.process, fd, rights::FD_FILESTAT_SET_SIZE)?.set_length(size)?)
 }
 
 pub(crate) fn fd_filestat_set_times(call: &mut Call<'_>, fd: u32, access: u64, change: u64, which: u32) -> Answer {
@@ -364,7 +365,7 @@ pub(crate) fn fd_filestat_set_times(call: &mut Call<'_>, fd: u32, access: u64, c
         descriptor.need(rights::FD_FILESTAT_SET_TIMES)?;
         return Ok(open.set_times(&times)?);
     }
-    Ok(regular(call, fd, rights::FD_FILESTAT_SET_TIMES)?.set_times(&times)?)
+    Ok(regular(call.process, fd, rights::FD_FILESTAT_SET_TIMES)?.set_times(&times)?)
 }
 
 /// The name of a granted directory, or what is answered for all else that is open.

@@ -5,31 +5,53 @@ use wasmer::MemoryView;
 use super::Errno;
 
 /// The memory; empty for a guest without one.
-pub(crate) struct Memory<'a>(Option<MemoryView<'a>>);
+pub(crate) struct Memory<'a>(&'a mut [u8]);
 
 impl<'a> Memory<'a> {
     /// Over a view.
-    pub(crate) fn new(view: Option<MemoryView<'a>>) -> Self {
-        Self(view)
+    ///
+    /// # Safety
+    /// Until the memory is dropped nothing else reads or writes what it is a view of, and it is not grown: the guest
+    /// waits for a host call.
+    #[expect(unsafe_code, reason = "the memory of a guest as bytes")]
+    pub(crate) unsafe fn new(view: Option<MemoryView<'a>>) -> Self {
+        // SAFETY: the caller's promise; a memory on this machine has no more bytes than its address space.
+        Self(view.map_or(&mut [], |view| unsafe {
+            std::slice::from_raw_parts_mut(view.data_ptr(), view.data_size() as usize)
+        }))
     }
 
     /// Is a whole range inside?
     pub(crate) fn check(&self, address: u32, length: u32) -> Result<(), Errno> {
-        let size = self.0.as_ref().map_or(0, MemoryView::data_size);
-        let end = u64::from(address) + u64::from(length);
-        if end <= size { Ok(()) } else { Err(Errno::Fault) }
+        self.bytes(address, length).map(|_| ())
+    }
+
+    /// A range.
+    pub(crate) fn bytes(&self, address: u32, length: u32) -> Result<&[u8], Errno> {
+        let start = address as usize;
+        let end = start.checked_add(length as usize).ok_or(Errno::Fault)?;
+        self.0.get(start..end).ok_or(Errno::Fault)
+    }
+
+    /// A range to be written.
+    pub(crate) fn bytes_mut(&mut self, address: u32, length: u32) -> Result<&mut [u8], Errno> {
+        let start = address as usize;
+        let end = start.checked_add(length as usize).ok_or(Errno::Fault)?;
+        self.0.get_mut(start..end).ok_or(Errno::Fault)
     }
 
     /// Copies out.
     pub(crate) fn read(&self, address: u32, into: &mut [u8]) -> Result<(), Errno> {
-        let view = self.0.as_ref().ok_or(Errno::Fault)?;
-        view.read(u64::from(address), into).map_err(|_| Errno::Fault)
+        let length = u32::try_from(into.len()).map_err(|_| Errno::Fault)?;
+        into.copy_from_slice(self.bytes(address, length)?);
+        Ok(())
     }
 
     /// Copies in.
-    pub(crate) fn write(&self, address: u32, bytes: &[u8]) -> Result<(), Errno> {
-        let view = self.0.as_ref().ok_or(Errno::Fault)?;
-        view.write(u64::from(address), bytes).map_err(|_| Errno::Fault)
+    pub(crate) fn write(&mut self, address: u32, bytes: &[u8]) -> Result<(), Errno> {
+        let length = u32::try_from(bytes.len()).map_err(|_| Errno::Fault)?;
+        self.bytes_mut(address, length)?.copy_from_slice(bytes);
+        Ok(())
     }
 
     /// Copies a structure of a known size out.
@@ -40,12 +62,12 @@ impl<'a> Memory<'a> {
     }
 
     /// Writes a number.
-    pub(crate) fn write_u32(&self, address: u32, value: u32) -> Result<(), Errno> {
+    pub(crate) fn write_u32(&mut self, address: u32, value: u32) -> Result<(), Errno> {
         self.write(address, &value.to_le_bytes())
     }
 
     /// Writes a number.
-    pub(crate) fn write_u64(&self, address: u32, value: u64) -> Result<(), Errno> {
+    pub(crate) fn write_u64(&mut self, address: u32, value: u64) -> Result<(), Errno> {
         self.write(address, &value.to_le_bytes())
     }
 }

@@ -34,7 +34,7 @@ use wasmer::{FunctionEnvMut, RuntimeError};
 
 pub(crate) use errno::Errno;
 pub(crate) use memory::Memory;
-pub(crate) use names::{Kind, MODULES, Name, find};
+pub(crate) use names::{Kind, Link, MODULES, Name, find};
 pub(crate) use process::Process;
 
 use crate::control::Control;
@@ -118,7 +118,9 @@ impl Call<'_> {
 /// Runs one host function for the guest.
 fn enter(mut env: FunctionEnvMut<'_, Env>, act: impl FnOnce(&mut Call<'_>) -> Answer) -> Result<i32, RuntimeError> {
     let (env, store) = env.data_and_store_mut();
-    let memory = Memory::new(env.memory.as_ref().map(|memory| memory.view(&store)));
+    // SAFETY: the guest waits until this returns, and nobody else has its memory.
+    #[expect(unsafe_code, reason = "the memory of a guest as bytes")]
+    let memory = unsafe { Memory::new(env.memory.as_ref().map(|memory| memory.view(&store))) };
     let Some(process) = &mut env.process else { return Err(RuntimeError::new("no call is under way")) };
     let mut call = Call { process, memory };
     let answer = call.check().and_then(|()| act(&mut call)).and_then(|()| call.check());

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use types::{Clock, LogStream, Reason};
 
 use super::{
-    Answer, Call, End, Errno,
+    Answer, Call, End, Errno, Memory,
     clock::Clocks,
     descriptor::{Descriptor, Table},
     files::Grant,
@@ -247,37 +247,37 @@ fn terminated(text: String) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-fn sizes(call: &Call<'_>, strings: &[Vec<u8>], count: u32, size: u32) -> Answer {
+fn sizes(memory: &mut Memory<'_>, strings: &[Vec<u8>], count: u32, size: u32) -> Answer {
     // Both fit: the bounds of `Process::new` are far below.
-    call.memory.write_u32(count, u32::try_from(strings.len()).map_err(|_| Errno::Overflow)?)?;
+    memory.write_u32(count, u32::try_from(strings.len()).map_err(|_| Errno::Overflow)?)?;
     let bytes: usize = strings.iter().map(Vec::len).sum();
-    Ok(call.memory.write_u32(size, u32::try_from(bytes).map_err(|_| Errno::Overflow)?)?)
+    Ok(memory.write_u32(size, u32::try_from(bytes).map_err(|_| Errno::Overflow)?)?)
 }
 
-fn strings(call: &Call<'_>, strings: &[Vec<u8>], pointers: u32, bytes: u32) -> Answer {
+fn strings(memory: &mut Memory<'_>, strings: &[Vec<u8>], pointers: u32, bytes: u32) -> Answer {
     let mut at = bytes;
     for (index, text) in (0u32..).zip(strings) {
-        call.memory.write_u32(element(pointers, index, 4)?, at)?;
-        call.memory.write(at, text)?;
+        memory.write_u32(element(pointers, index, 4)?, at)?;
+        memory.write(at, text)?;
         at = u32::try_from(text.len()).ok().and_then(|length| at.checked_add(length)).ok_or(Errno::Fault)?;
     }
     Ok(())
 }
 
 pub(crate) fn args_sizes_get(call: &mut Call<'_>, count: u32, size: u32) -> Answer {
-    sizes(call, &call.process.arguments.args, count, size)
+    sizes(&mut call.memory, &call.process.arguments.args, count, size)
 }
 
 pub(crate) fn args_get(call: &mut Call<'_>, pointers: u32, bytes: u32) -> Answer {
-    strings(call, &call.process.arguments.args, pointers, bytes)
+    strings(&mut call.memory, &call.process.arguments.args, pointers, bytes)
 }
 
 pub(crate) fn environ_sizes_get(call: &mut Call<'_>, count: u32, size: u32) -> Answer {
-    sizes(call, &call.process.arguments.env, count, size)
+    sizes(&mut call.memory, &call.process.arguments.env, count, size)
 }
 
 pub(crate) fn environ_get(call: &mut Call<'_>, pointers: u32, bytes: u32) -> Answer {
-    strings(call, &call.process.arguments.env, pointers, bytes)
+    strings(&mut call.memory, &call.process.arguments.env, pointers, bytes)
 }
 
 /// A signal to itself: ignored ones are ignored, the others end the guest as a shell reports it.

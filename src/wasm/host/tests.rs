@@ -6,14 +6,14 @@ use std::{
     sync::OnceLock,
     time::{Duration, Instant},
 };
-use wasmer::{Engine, FunctionEnv, Instance, Store, Value, sys::NativeEngineExt};
+use wasmer::{Engine, Extern, FunctionEnv, Instance, Store, Value, sys::NativeEngineExt};
 
 use super::{names::all, process::Start, *};
 use crate::{
     budget::{Budget, InstanceTunables},
     engine::{self, Compiler, Loaded},
     host::process::Arguments,
-    live,
+    mapping::Mappings,
     memory::Handles,
     watchdog::{Cpu, Until, Watchdog},
 };
@@ -91,12 +91,12 @@ impl Bench {
         change(&mut start);
         let mut engine: Engine = loaded.engine().clone();
         let budget = Budget::new(10 << 20, telemetry::Gauge::default());
-        engine.set_tunables(InstanceTunables::new(budget, Handles::default(), 1 << 20));
+        engine.set_tunables(InstanceTunables::new(budget, Handles::new(Mappings::new(None), false), 1 << 20));
         let mut store = Store::new(engine);
         let process = Process::new(start, control.clone()).unwrap();
         let env = FunctionEnv::new(&mut store, Env { process: Some(process), memory: None });
-        let imports = live::link(&mut store, &env, &loaded).unwrap();
-        let instance = Instance::new(&mut store, loaded.module(), &imports).unwrap();
+        let imports: Vec<Extern> = loaded.links.iter().map(|link| Extern::Function(link(&mut store, &env))).collect();
+        let instance = Instance::new_by_index(&mut store, loaded.module(), &imports).unwrap();
         env.as_mut(&mut store).memory = instance.exports.get_memory("memory").ok().cloned();
         Self { store, env, instance, control, buffer }
     }

@@ -27,7 +27,7 @@ use tokio_util::{io::ReaderStream, sync::CancellationToken};
 use api::{Body, Invocation};
 use runtime::{
     Artifact, Directory, Grants, Instance, InstanceSpec, InvokeError, Limits, LogBuffer, Piece, Preparation,
-    ReplyReader, Runtime, Streams,
+    ReplyReader, Reuse, Runtime, Streams,
 };
 use types::{LogLine, LogStream, Reason, SystemClock};
 
@@ -179,7 +179,8 @@ impl Run {
             env: self.env.iter().cloned().collect::<BTreeMap<_, _>>(),
             limits,
             grants: Grants { directories: self.dir.clone(), ..Grants::default() },
-            keeps_state: false,
+            reuse: Reuse::Never,
+            isolated: true,
         }
     }
 

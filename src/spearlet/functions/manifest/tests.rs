@@ -228,6 +228,7 @@ fn keys() -> impl Strategy<Value = String> {
         "idle_ms",
         "max_uses",
         "reuse",
+        "isolate",
         "compiler",
         "grants",
         "another",

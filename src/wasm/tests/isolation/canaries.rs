@@ -3,7 +3,7 @@
 //! an earlier call is left.
 
 use futures_util::{StreamExt, stream};
-use runtime::{Directory, Grants, InstanceSpec, Limits, Scratch};
+use runtime::{Directory, Grants, InstanceSpec, Limits, Reuse, Scratch};
 use std::time::Duration;
 
 use super::{Random, count};
@@ -304,7 +304,7 @@ async fn spies_see_what_is_left_where_it_is_left_on_purpose() {
         let clean = spy(&mut bench.function(&module, compiler, spec(scratch())).await.unwrap(), "spy", true).await;
         // Descriptors belong to a call, not to an instance.
         for way in SCRIBBLES.into_iter().filter(|way| *way != "descriptors") {
-            let keeping = InstanceSpec { keeps_state: true, ..spec(scratch()) };
+            let keeping = InstanceSpec { reuse: Reuse::Kept, ..spec(scratch()) };
             let mut function = bench.function(&module, compiler, keeping).await.unwrap();
             scribble(&mut function, way, 0x5ec2_e75e_c2e7, true).await;
             assert_ne!(spy(&mut function, "spy", true).await, clean, "{way} ({compiler})");

@@ -1,6 +1,6 @@
 //! What is kept between calls: nothing, unless it is asked for.
 
-use runtime::{InstanceSpec, Limits, LogBuffer, Pool, PoolSettings, Preparation, Runtime, Streams};
+use runtime::{InstanceSpec, Limits, LogBuffer, Pool, PoolSettings, Preparation, Reuse, Runtime, Streams};
 use std::sync::{Arc, atomic::AtomicU64};
 use types::{ExecutionId, Reason, SystemClock};
 
@@ -83,7 +83,7 @@ async fn state_is_kept_when_that_is_asked_for_and_only_then() {
     let module = counter(BEGINS);
     for compiler in COMPILERS {
         let mut usual = bench.function(&module, compiler, InstanceSpec::default()).await.unwrap();
-        let keeping = InstanceSpec { keeps_state: true, ..InstanceSpec::default() };
+        let keeping = InstanceSpec { reuse: Reuse::Kept, ..InstanceSpec::default() };
         let mut keeps = bench.function(&module, compiler, keeping.clone()).await.unwrap();
         let mut other = bench.function(&module, compiler, keeping).await.unwrap();
         for round in 1..=3 {
@@ -106,7 +106,7 @@ async fn an_instance_is_given_up_after_its_uses() {
     let bench = Bench::new();
     let module = counter("");
     let prepared = bench.wasm.prepare(&bench.artifact(&module), &Preparation::from(&Limits::default())).await.unwrap();
-    let spec = InstanceSpec { keeps_state: true, ..InstanceSpec::default() };
+    let spec = InstanceSpec { reuse: Reuse::Kept, ..InstanceSpec::default() };
     let settings = PoolSettings { uses: 3, ..PoolSettings::default() };
     let pool = Pool::new(Arc::new(bench.wasm.clone()), prepared, spec, settings, Arc::new(AtomicU64::new(1)));
     let (logs, _buffer) = LogBuffer::new(Arc::new(SystemClock::new()), 0, 1);
@@ -134,7 +134,7 @@ async fn a_kept_instance_is_not_stopped_by_what_stopped_nobody() {
     );
     for compiler in COMPILERS {
         let limits = Limits { stack_bytes: 64 << 10, ..Limits::default() };
-        let spec = InstanceSpec { keeps_state: true, limits, ..InstanceSpec::default() };
+        let spec = InstanceSpec { reuse: Reuse::Kept, limits, ..InstanceSpec::default() };
         let mut function = bench.function(&module, compiler, spec).await.unwrap();
         let mut went_well = 0;
         for depth in (100..6_000).step_by(7) {
