@@ -4,6 +4,7 @@
 
 use anyhow::{Result, anyhow};
 use bench_harness::results::{keep, median};
+use runtime::Reuse;
 use serde::{Deserialize, Serialize};
 use std::{
     path::Path,
@@ -44,17 +45,10 @@ pub fn run(program: &Path, hello: Option<Vec<u8>>) -> Result<()> {
     }
     modules.extend(hello.map(|bytes| ("hello in C".to_owned(), bytes)));
     let mut rows = Vec::new();
-    if let Ok(only) = std::env::var("ONLY") {
-        let fresh = only == "fresh";
-        let ours = Ours::new(program, &modules[3].1, fresh)?;
-        let until = Instant::now() + Duration::from_secs(6);
-        println!("{}", 6e6 / ours.run(b"xxxxx", until)? as f64);
-        return Ok(());
-    }
     for (name, module) in &modules {
         let contenders: Vec<Box<dyn Contender>> = vec![
-            Box::new(Ours::new(program, module, false)?),
-            Box::new(Ours::new(program, module, true)?),
+            Box::new(Ours::new(program, module, Reuse::Clean)?),
+            Box::new(Ours::new(program, module, Reuse::Never)?),
             Box::new(Peer::new(module, true)?),
             Box::new(Peer::new(module, false)?),
         ];

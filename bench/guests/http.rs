@@ -20,8 +20,6 @@ use tokio::{
 
 use crate::{module, peer::Peer};
 
-/// Rounds of each server.
-const ROUNDS: usize = 5;
 /// Seconds of a round.
 const SECONDS: u32 = 2;
 
@@ -47,7 +45,7 @@ struct Server {
     _daemon: Arc<Daemon>,
 }
 
-pub async fn run(program: &Path) -> Result<()> {
+pub async fn run(program: &Path, rounds: usize) -> Result<()> {
     let spear = Arc::new(Daemon::all(program)?);
     let mut rows = Vec::new();
     for (what, guest) in [("no-op", module::NOTHING.to_owned()), ("echo", module::echo(2))] {
@@ -66,7 +64,7 @@ pub async fn run(program: &Path) -> Result<()> {
         let sizes: &[usize] = if what == "echo" { &[1 << 10, 64 << 10] } else { &[0] };
         for bytes in sizes {
             for clients in [1, 8, 64] {
-                rows.append(&mut compare(what, &servers, *bytes, clients).await?);
+                rows.append(&mut compare(what, &servers, (*bytes, clients), rounds).await?);
             }
         }
     }
@@ -80,7 +78,7 @@ fn own(name: &'static str, how: &str, what: &str) -> Result<Server> {
 }
 
 /// Makes a task of a module.
-async fn task(spear: &Daemon, module: &[u8], config: Value) -> Result<String> {
+pub async fn task(spear: &Daemon, module: &[u8], config: Value) -> Result<String> {
     let made = load::exchange(spear.http(), &load::send("/api/v1/files", "application/wasm", module)).await?;
     let file: Value = serde_json::from_slice(&made)?;
     let task = json!({
@@ -92,7 +90,12 @@ async fn task(spear: &Daemon, module: &[u8], config: Value) -> Result<String> {
     Ok(task["task_id"].as_str().with_context(|| format!("no task: {task}"))?.to_owned())
 }
 
-async fn compare(what: &str, servers: &[Server], bytes: usize, clients: usize) -> Result<Vec<Row>> {
+async fn compare(
+    what: &str,
+    servers: &[Server],
+    (bytes, clients): (usize, usize),
+    rounds: usize,
+) -> Result<Vec<Row>> {
     let body = vec![b'x'; bytes];
     let mut seen: Vec<Vec<Seen>> = vec![Vec::new(); servers.len()];
     for server in servers {
@@ -104,7 +107,7 @@ async fn compare(what: &str, servers: &[Server], bytes: usize, clients: usize) -
             ensure!(answer == body, "{} answers something else", server.name);
         }
     }
-    for _ in 0..ROUNDS {
+    for _ in 0..rounds {
         for (server, seen) in servers.iter().zip(&mut seen) {
             seen.push(wrk::post(server.address, &server.path, &body, clients, SECONDS).context(server.name)?);
         }

@@ -1,11 +1,13 @@
 //! Measures guests beside wasmtime, as it comes and tuned in the same way, and beside a bare handler.
 //!
 //!     cargo run --release -p bench-guests -- call ../target/release/spear ../samples/build/hello.wasm
-//!     cargo run --release -p bench-guests -- http ../target/release/spear
+//!     cargo run --release -p bench-guests -- http ../target/release/spear [5]
+//!     cargo run --release -p bench-guests -- cold ../target/release/spear
 //!
 //! Each prints its figures and keeps them.
 
 mod call;
+mod cold;
 mod http;
 mod module;
 mod ours;
@@ -25,7 +27,8 @@ fn main() -> Result<()> {
     let program = program.canonicalize().with_context(|| format!("{}: build it first", program.display()))?;
     match what.as_str() {
         "call" => call::run(&program, args.next().map(std::fs::read).transpose()?),
-        "http" => tokio::runtime::Runtime::new()?.block_on(http::run(&program)),
-        other => bail!("unknown measurement {other:?}: call or http"),
+        "http" => tokio::runtime::Runtime::new()?.block_on(http::run(&program, args.next().map_or(Ok(5), |rounds| rounds.parse())?)),
+        "cold" => cold::run(&program),
+        other => bail!("unknown measurement {other:?}: call, http or cold"),
     }
 }

@@ -6,7 +6,7 @@ use futures_util::stream::BoxStream;
 use std::{collections::BTreeMap, time::Duration};
 use types::{
     Assignment, Execution, ExecutionId, ExecutionStatus, Fault, FileId, FileRecord, LogId, LogLine, NodeId,
-    NodeResource, Progress, Reason, Task, TaskId, Timestamp,
+    NodeResource, Progress, Reason, Task, TaskId, Timestamp, Usage,
 };
 
 /// A position in a registry's change log. A reader of another log is told to list again.
@@ -114,6 +114,8 @@ pub struct ExecutionReport {
     pub completed_at: Option<Timestamp>,
     /// What the guest returned.
     pub exit_code: Option<i32>,
+    /// What it used, if it began.
+    pub usage: Option<Usage>,
     /// Its standard output, with a terminal status.
     pub result: Bytes,
     /// How far preparation has come, while running.

@@ -7,7 +7,8 @@ use std::{
 };
 use types::{
     Assignment, AssignmentKind, Callback, Executable, ExecutableType, Execution, ExecutionStatus, Fault, LogLine,
-    LogStream, Node, NodeId, NodeResource, Progress, Reason, Task, TaskPriority, TaskStatus, Timestamp, node::port,
+    LogStream, Node, NodeId, NodeResource, Progress, Reason, Task, TaskPriority, TaskStatus, Timestamp, Usage,
+    node::port,
 };
 
 use crate::{
@@ -226,6 +227,7 @@ pub fn execution(from: &Execution) -> v1::Execution {
         updated_at_ms: from.updated_at.millis(),
         timeout_ms: from.timeout_ms,
         exit_code: from.exit_code,
+        usage: from.usage.map(usage),
         result_bytes: from.result_bytes,
         input_bytes: from.input_bytes,
         progress: from.progress.as_ref().map(|progress| v1::Progress {
@@ -238,6 +240,18 @@ pub fn execution(from: &Execution) -> v1::Execution {
         traceparent: from.traceparent.clone().unwrap_or_default(),
         callback: None,
     }
+}
+
+fn usage(from: Usage) -> v1::Usage {
+    let (wall_us, cpu_us) = from.micros();
+    let Usage { peak_memory_bytes, bytes_in, bytes_out, .. } = from;
+    v1::Usage { wall_us, cpu_us, peak_memory_bytes, bytes_in, bytes_out }
+}
+
+fn usage_from(from: v1::Usage) -> Usage {
+    let v1::Usage { wall_us, cpu_us, peak_memory_bytes, bytes_in, bytes_out } = from;
+    let (wall, cpu) = (Duration::from_micros(wall_us), Duration::from_micros(cpu_us));
+    Usage { wall, cpu, peak_memory_bytes, bytes_in, bytes_out }
 }
 
 /// How the telling of an end goes, for the wire.
@@ -295,6 +309,7 @@ pub fn execution_from(from: v1::Execution) -> Result<Execution, Fault> {
         updated_at: Timestamp(from.updated_at_ms),
         timeout_ms: from.timeout_ms,
         exit_code: from.exit_code,
+        usage: from.usage.map(usage_from),
         result_bytes: from.result_bytes,
         input_bytes: from.input_bytes,
         progress: from.progress.map(progress_from),
@@ -336,6 +351,7 @@ pub fn report(from: ExecutionReport) -> v1::ReportExecutionRequest {
             started_at_ms: millis(from.started_at),
             completed_at_ms: millis(from.completed_at),
             exit_code: from.exit_code,
+            usage: from.usage.map(usage),
             result_bytes: from.result.len() as u64,
             result: from.result,
             progress: from.progress.map(|progress| v1::Progress {
@@ -366,6 +382,7 @@ pub fn report_from(from: v1::ReportExecutionRequest) -> Result<ExecutionReport, 
         started_at: moment(execution.started_at_ms),
         completed_at: moment(execution.completed_at_ms),
         exit_code: execution.exit_code,
+        usage: execution.usage.map(usage_from),
         result: execution.result,
         progress: execution.progress.map(progress_from),
     })

@@ -18,7 +18,7 @@ use std::{
     time::Duration,
 };
 use tokio_util::sync::CancellationToken;
-use types::{ExecutionId, ExecutionStatus, Reason, TaskId};
+use types::{ExecutionId, ExecutionStatus, Reason, TaskId, Usage};
 
 /// Exit code by which a command asks to be called again later (`EX_TEMPFAIL` of sysexits.h).
 pub const EXIT_RETRY: i32 = 75;
@@ -130,6 +130,8 @@ pub struct Invocation {
     pub traceparent: Option<String>,
     /// Hand out the body as it comes, not when the guest has ended.
     pub streaming: bool,
+    /// Make a new instance for it, even where one waits.
+    pub fresh: bool,
 }
 
 impl Invocation {
@@ -178,21 +180,6 @@ impl Disposition {
             Self::Reject => "reject",
         }
     }
-}
-
-/// What a call used.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Usage {
-    /// Wall-clock time in the guest.
-    pub wall: Duration,
-    /// Processor time of its thread.
-    pub cpu: Duration,
-    /// Largest size of its memories, bytes.
-    pub peak_memory_bytes: u64,
-    /// Bytes it was given.
-    pub bytes_in: u64,
-    /// Bytes it answered.
-    pub bytes_out: u64,
 }
 
 /// How a guest ended that ended by itself.

@@ -18,6 +18,4 @@ pub use control::{
     AppendedLogs, AssignmentEvent, Control, Created, Cursor, ExecutionReport, FileStream, HeartbeatAck, LogBatch,
     NewExecution, Registered, Registration, WorkItem, WorkList,
 };
-pub use invocation::{
-    Body, Disposition, End, Ended, Head, Invocation, InvokeError, Invoker, Outcome, ReplyHead, Usage,
-};
+pub use invocation::{Body, Disposition, End, Ended, Head, Invocation, InvokeError, Invoker, Outcome, ReplyHead};

@@ -40,6 +40,7 @@ pub mod sse;
 pub mod status;
 pub mod token;
 pub mod trailing;
+pub mod usage;
 
 mod attempts;
 mod connection;

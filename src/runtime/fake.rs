@@ -7,9 +7,9 @@ use async_trait::async_trait;
 use bytes::BytesMut;
 use futures_util::StreamExt;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
-use types::{LogStream, Reason};
+use types::{LogStream, Reason, Usage};
 
-use api::{Disposition, Ended, Invocation, Usage};
+use api::{Disposition, Ended, Invocation};
 
 use crate::{
     Answer, Artifact, Fingerprint, Instance, InstanceSpec, InvokeError, Limits, Piece, Preparation, Prepared, Runtime,

@@ -185,11 +185,25 @@ impl Pool {
     /// [`Reason::Queue`] with a time to come back when too many wait or the wait was too long;
     /// [`Reason::Cancelled`]; those of [`Runtime::start`].
     pub async fn checkout(&self, cancel: &CancellationToken) -> Result<Lease, InvokeError> {
-        let place = match self.0.places.clone().try_acquire_owned() {
-            Ok(place) => place,
-            Err(_) => self.wait(cancel).await?,
-        };
+        let place = self.place(cancel).await?;
         self.lease(place).await
+    }
+
+    /// The same with an instance that is made for it.
+    ///
+    /// # Errors
+    /// See [`Pool::checkout`].
+    pub async fn checkout_fresh(&self, cancel: &CancellationToken) -> Result<Lease, InvokeError> {
+        let place = self.place(cancel).await?;
+        let kept = self.make().await?;
+        Ok(Lease { pool: self.clone(), kept: Some(kept), reusable: false, _place: place })
+    }
+
+    async fn place(&self, cancel: &CancellationToken) -> Result<OwnedSemaphorePermit, InvokeError> {
+        match self.0.places.clone().try_acquire_owned() {
+            Ok(place) => Ok(place),
+            Err(_) => self.wait(cancel).await,
+        }
     }
 
     /// The same for one who waits as long as it takes, and does not count as waiting: it has its own queue.

@@ -13,7 +13,7 @@
 use serde::{Deserialize, Serialize};
 use std::{fmt, time::Duration};
 
-use crate::{ExecutionId, NodeId, TaskId, Timestamp};
+use crate::{ExecutionId, NodeId, TaskId, Timestamp, Usage};
 
 /// Where an execution stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -214,6 +214,9 @@ pub struct Execution {
     /// What the guest returned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<i32>,
+    /// What its guest used; none: it has not ended, or no guest began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usage: Option<Usage>,
     /// Bytes of result (standard output); the bytes themselves are a record of their own.
     #[serde(default)]
     pub result_bytes: u64,

@@ -14,6 +14,7 @@ pub mod idempotency;
 pub mod keyed;
 pub mod node;
 pub mod task;
+pub mod usage;
 
 pub use callback::{Callback, CallbackStatus};
 pub use clock::{Clock, SystemClock, Timestamp};
@@ -25,6 +26,7 @@ pub use idempotency::Remembered;
 pub use keyed::Keyed;
 pub use node::{Liveness, Node, NodeResource};
 pub use task::{Executable, ExecutableType, Task, TaskPriority, TaskStatus};
+pub use usage::Usage;
 
 #[cfg(test)]
 mod tests;

@@ -15,9 +15,9 @@ use wasmer::{
     Engine, Extern, FunctionEnv, Instance, InstantiationError, LinkError, Store, TypedFunction, sys::NativeEngineExt,
 };
 
-use api::{Disposition, Ended, Usage};
+use api::{Disposition, Ended};
 use runtime::{Answer, InvokeError, Reuse};
-use types::Reason;
+use types::{Reason, Usage};
 
 use crate::{
     abi::{Entry, Guest, How},

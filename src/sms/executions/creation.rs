@@ -82,6 +82,7 @@ impl Service {
             updated_at: now,
             timeout_ms: new.timeout_ms,
             exit_code: None,
+            usage: None,
             result_bytes: 0,
             input_bytes: new.input.len() as u64,
             progress: None,

@@ -212,6 +212,7 @@ pub(crate) fn report(id: ExecutionId, node: NodeId, attempt: u32, status: Execut
         started_at: None,
         completed_at: None,
         exit_code: (status == ExecutionStatus::Completed).then_some(0),
+        usage: None,
         result: Bytes::new(),
         progress: None,
     }

@@ -38,6 +38,7 @@ fn fresh() -> Execution {
         updated_at: Timestamp(1),
         timeout_ms: None,
         exit_code: None,
+        usage: None,
         result_bytes: 0,
         input_bytes: 0,
         progress: None,

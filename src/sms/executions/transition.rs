@@ -167,6 +167,7 @@ fn report(execution: &mut Execution, report: &ExecutionReport, now: Timestamp) -
     if report.status.terminal() {
         execution.completed_at = Some(report.completed_at.unwrap_or(now));
         execution.exit_code = report.exit_code;
+        execution.usage = report.usage;
         execution.result_bytes = report.result.len() as u64;
         execution.progress = None;
     }

@@ -2,6 +2,7 @@
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
+use net::usage::UsageView;
 use serde::Serialize;
 use std::{collections::BTreeMap, sync::Arc};
 use types::{Callback, CallbackStatus, Execution, Fault, Task};
@@ -112,6 +113,8 @@ pub(crate) struct ExecutionView {
     first: bool,
     /// What the guest returned.
     exit_code: Option<i32>,
+    /// What it used; null before it has ended, and when no guest began.
+    usage: Option<UsageView>,
     /// When it was asked for.
     created_at_ms: i64,
     /// When the node began.
@@ -165,6 +168,7 @@ impl ExecutionView {
             attempt: execution.attempt,
             first: execution.first,
             exit_code: execution.exit_code,
+            usage: execution.usage.map(UsageView::from),
             created_at_ms: execution.created_at.millis(),
             started_at_ms: execution.started_at.map(types::Timestamp::millis),
             completed_at_ms: execution.completed_at.map(types::Timestamp::millis),

@@ -169,6 +169,7 @@ impl Node {
             started_at: Some(now()),
             completed_at: None,
             exit_code: None,
+            usage: None,
             result: Default::default(),
             progress: None,
         };

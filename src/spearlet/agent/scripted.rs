@@ -220,6 +220,7 @@ impl Scripted {
             updated_at: Timestamp(0),
             timeout_ms: None,
             exit_code: None,
+            usage: None,
             result_bytes: 0,
             input_bytes: 0,
             progress: None,
@@ -298,7 +299,7 @@ impl World {
             return Err(Fault::conflict("EXECUTION_ENDED", format!("it is {}", now.status)));
         }
         (now.status, now.reason, now.message) = (report.status, report.reason, report.message);
-        (now.started_at, now.exit_code) = (report.started_at, report.exit_code);
+        (now.started_at, now.exit_code, now.usage) = (report.started_at, report.exit_code, report.usage);
         if report.progress.is_some() {
             now.progress = report.progress;
         }

@@ -106,6 +106,7 @@ fn running(executor: &Executor, job: &Job, begun: Timestamp, progress: Option<Pr
         started_at: Some(begun),
         completed_at: None,
         exit_code: None,
+        usage: None,
         result: Bytes::new(),
         progress,
     }

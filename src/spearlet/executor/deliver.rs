@@ -149,7 +149,7 @@ impl Executor {
         let message = format!("the registry refused the result: {refused}");
         let of = (ending.execution_id, ending.attempt);
         let mut instead = Ending::new(of, ExecutionStatus::Failed, Reason::Internal, message, ending.completed_at);
-        (instead.started_at, instead.exit_code) = (ending.started_at, ending.exit_code);
+        (instead.started_at, instead.exit_code, instead.usage) = (ending.started_at, ending.exit_code, ending.usage);
         let report = instead.report(self.node, Bytes::new());
         match within(LONG_ANSWER, "report", self.registry()?.report_execution(report)).await {
             Ok(()) => Ok(Delivered::Acknowledged),

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use types::{
     ErrorKind, ExecutionId, ExecutionStatus, Fault, Keyed, LogId, NodeId, Reason, TaskId, TaskPriority, Timestamp,
-    id::clip,
+    Usage, id::clip,
 };
 
 /// Longest message of a report, characters.
@@ -50,6 +50,8 @@ pub(crate) struct Ending {
     pub completed_at: Timestamp,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<i32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usage: Option<Usage>,
 }
 
 impl Keyed for Ending {
@@ -71,7 +73,17 @@ impl Ending {
     ) -> Self {
         let message = cut(message.into());
         let reason = Some(reason);
-        Self { execution_id, attempt, status, reason, message, started_at: None, completed_at, exit_code: None }
+        Self {
+            execution_id,
+            attempt,
+            status,
+            reason,
+            message,
+            started_at: None,
+            completed_at,
+            exit_code: None,
+            usage: None,
+        }
     }
 
     /// As the registry wants it.
@@ -86,6 +98,7 @@ impl Ending {
             started_at: self.started_at,
             completed_at: Some(self.completed_at),
             exit_code: self.exit_code,
+            usage: self.usage,
             result,
             progress: None,
         }

@@ -16,7 +16,7 @@ use supervise::{Stop, TaskResult, backoff};
 use telemetry::trace;
 use tokio::sync::watch;
 use tracing::Instrument;
-use types::{ErrorKind, ExecutionStatus, Fault, Keyed, Progress, Reason, Timestamp};
+use types::{ErrorKind, ExecutionStatus, Fault, Keyed, Progress, Reason, Timestamp, Usage};
 
 use super::{
     Executor,
@@ -350,12 +350,15 @@ impl Run<'_> {
     }
 
     async fn invoke(&self, mut lease: Lease, timeout: Duration) -> Result<Answer, InvokeError> {
-        let call = Invocation {
+        let mut call = Invocation {
             deadline: Some(timeout),
             cancel: self.job.halt.clone(),
             traceparent: self.work.execution.traceparent.clone(),
             ..Invocation::new(self.work.input.clone())
         };
+        // What the guest asks of others belongs to the same trace.
+        let traceparent = trace::of(&tracing::Span::current()).or_else(|| call.traceparent.clone());
+        call.env.extend(traceparent.map(|traceparent| ("TRACEPARENT".to_owned(), traceparent)));
         let streams = Streams::logged(self.sink.clone());
         let invoked = tokio::select! {
             invoked = tokio::time::timeout(timeout + OVERSHOOT, lease.invoke(self.job.id, call, streams)) => invoked,
@@ -375,7 +378,22 @@ impl Run<'_> {
         pending().await
     }
 
+    /// How it ended, and what it used if it began.
     fn ended(&self, invoked: Result<Answer, InvokeError>) -> Performed {
+        let usage = match &invoked {
+            Ok(answer) => answer.ended.usage,
+            Err(error) => error.usage,
+        };
+        match self.judged(invoked) {
+            Performed::Ended(mut ending, result) => {
+                ending.usage = Some(usage).filter(|usage| *usage != Usage::default());
+                Performed::Ended(ending, result)
+            }
+            not_begun @ Performed::NotBegun => not_begun,
+        }
+    }
+
+    fn judged(&self, invoked: Result<Answer, InvokeError>) -> Performed {
         match invoked {
             Ok(Answer { result, ended: Ended { exit_code: 0, .. }, .. }) => {
                 let mut ending = self.ending(ExecutionStatus::Completed, Reason::Exit, "");

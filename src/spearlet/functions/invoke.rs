@@ -76,7 +76,11 @@ impl Functions {
         let function = self.get(task).await?;
         call.deadline = Some(call.deadline.unwrap_or(function.manifest.timeout));
         let waited = Instant::now();
-        let lease = function.pool.checkout(&call.cancel).await.map_err(|error| {
+        let lease = match call.fresh {
+            true => function.pool.checkout_fresh(&call.cancel).await,
+            false => function.pool.checkout(&call.cancel).await,
+        };
+        let lease = lease.map_err(|error| {
             if error.reason == Reason::Queue {
                 function.tally.refused();
             }

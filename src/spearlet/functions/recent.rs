@@ -2,7 +2,7 @@
 //!
 //! In memory, and bounded: [`MOST`] of them, and [`MOST_BYTES`] of answers and log lines; the oldest go first.
 
-use api::{Usage, invocation::Disposition};
+use api::invocation::Disposition;
 use bytes::Bytes;
 use std::{
     collections::{BTreeMap, VecDeque, btree_map::Entry},
@@ -11,7 +11,7 @@ use std::{
 };
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
-use types::{ExecutionId, ExecutionStatus, LogLine, Reason, TaskId, Timestamp};
+use types::{ExecutionId, ExecutionStatus, LogLine, Reason, TaskId, Timestamp, Usage};
 
 /// Ended calls that are remembered.
 const MOST: usize = 1024;

@@ -1,8 +1,7 @@
 //! What is told on the bus of every call: worth showing live, and nobody relies on it.
 
-use api::Usage;
 use std::sync::Arc;
-use types::{ExecutionId, ExecutionStatus, Reason, TaskId, Timestamp};
+use types::{ExecutionId, ExecutionStatus, Reason, TaskId, Timestamp, Usage};
 
 /// A call of a function has begun or ended.
 #[derive(Clone, Debug)]

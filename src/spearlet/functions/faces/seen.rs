@@ -1,8 +1,8 @@
 //! How an execution stands, wherever that is known from; the views of HTTP and gRPC are made of it.
 
-use api::{Disposition, Usage};
+use api::Disposition;
 use bytes::Bytes;
-use types::{Execution, ExecutionId, ExecutionStatus, LogLine, Reason, TaskId, Timestamp};
+use types::{Execution, ExecutionId, ExecutionStatus, LogLine, Reason, TaskId, Timestamp, Usage};
 
 use super::{
     super::{Past, Running},
@@ -84,6 +84,7 @@ impl Seen {
             exit_code: record.exit_code,
             began: record.started_at,
             ended: record.completed_at,
+            usage: record.usage,
             output: ended.then_some(result),
             ..Self::new(record.id, record.task_id, record.status)
         }

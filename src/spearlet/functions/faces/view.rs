@@ -1,6 +1,7 @@
 //! Executions, tasks and instances as HTTP shows them.
 
 use base64::{Engine, prelude::BASE64_STANDARD};
+use net::usage::UsageView;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use types::{LogLine, Timestamp};
@@ -17,19 +18,6 @@ pub(super) struct ErrorView {
     /// `EXIT`, `TRAP`, `MEMORY`, `OUTPUT`, `DEADLINE`, `CANCELLED`, …
     code: String,
     message: String,
-}
-
-/// What a call used.
-#[derive(Debug, Serialize, ToSchema)]
-pub(super) struct UsageView {
-    /// Wall-clock time in the guest, microseconds.
-    wall_us: u64,
-    /// Processor time of its thread, microseconds.
-    cpu_us: u64,
-    /// Largest size of its memories.
-    peak_memory_bytes: u64,
-    bytes_in: u64,
-    bytes_out: u64,
 }
 
 /// A line of a log.
@@ -87,10 +75,6 @@ fn moment(at: Option<Timestamp>) -> Option<String> {
     at.map(|at| at.to_string())
 }
 
-fn micros(time: std::time::Duration) -> u64 {
-    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
-}
-
 impl From<&LogLine> for LineView {
     fn from(line: &LogLine) -> Self {
         let (level, message) = (line.level.clone(), line.message.clone());
@@ -116,13 +100,7 @@ impl ExecutionView {
             completed_at: moment(seen.ended),
             exit_code: seen.exit_code,
             disposition: seen.disposition.map(api::Disposition::as_str),
-            usage: seen.usage.map(|usage| UsageView {
-                wall_us: micros(usage.wall),
-                cpu_us: micros(usage.cpu),
-                peak_memory_bytes: usage.peak_memory_bytes,
-                bytes_in: usage.bytes_in,
-                bytes_out: usage.bytes_out,
-            }),
+            usage: seen.usage.map(UsageView::from),
             logs: logs.then(|| seen.logs.iter().map(LineView::from).collect()),
             status_url: status_url(seen.execution),
             execution_id,

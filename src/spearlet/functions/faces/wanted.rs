@@ -49,11 +49,6 @@ impl Wanted {
     /// # Errors
     /// Something that it cannot do; an execution that there is.
     pub(super) fn call(self, faces: &Faces) -> Result<Invocation, Fault> {
-        if self.fresh {
-            let message = "force_new_instance: an instance that is made anew cannot be asked for; every call begins as \
-                on a new one, unless its task says reuse=true";
-            return Err(Fault::new(ErrorKind::Unsupported, "FRESH_INSTANCE_UNSUPPORTED", message));
-        }
         if self.callback_url.is_some() {
             let wrong = "is for asynchronous calls: a synchronous one is told of the end by its answer";
             return Err(Fault::invalid_field("callback_url", wrong));
@@ -78,6 +73,7 @@ impl Wanted {
             body: Body::Full(self.input),
             deadline,
             traceparent: trace::current().or(self.traceparent),
+            fresh: self.fresh,
             ..Invocation::default()
         })
     }

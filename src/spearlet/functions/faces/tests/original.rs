@@ -66,7 +66,6 @@ async fn a_guest_that_fails_is_an_answer_and_what_keeps_it_from_running_a_proble
         (json!({"task_id": TaskId::new()}), 404, "TASK_NOT_FOUND"),
         (json!({"task_id": task, "timeout_ms": 20}), 504, "FUNCTION_DEADLINE"),
         (json!({"task_id": node.task("refuse")}), 422, "FUNCTION_REFUSED"),
-        (json!({"task_id": task, "force_new_instance": true}), 501, "FRESH_INSTANCE_UNSUPPORTED"),
         (json!({"task_id": task, "mode": "later"}), 400, "INVALID_ARGUMENT"),
         (json!({"task_id": task, "input_base64": "?"}), 400, "INVALID_ARGUMENT"),
         (json!({"task_id": "x"}), 400, "INVALID_ARGUMENT"),

@@ -73,8 +73,6 @@ async fn what_cannot_be_called_has_a_status_of_its_own() {
     let new = InvokeFunctionRequest { invocation_type: wire::InvocationType::NewTask.into(), ..by_id(hold) };
     let new = refused(new).await;
     assert!(new.code() == Code::Unimplemented && new.message().contains("registry"), "{new:?}");
-    let fresh = refused(InvokeFunctionRequest { force_new_instance: true, ..by_id(hold) }).await;
-    assert_eq!(fresh.code(), Code::Unimplemented);
     let stream = InvokeFunctionRequest { execution_mode: ExecutionMode::Stream.into(), ..by_id(hold) };
     assert!(refused(stream).await.message().contains("StreamFunction"));
     let context = |timeout_ms| Some(wire::ExecutionContext { timeout_ms, ..Default::default() });
