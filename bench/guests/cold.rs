@@ -121,4 +121,3 @@ fn idle(program: &Path) -> Result<f64> {
         Ok((after - before) as f64 / (INSTANCES - 1) as f64)
     })
 }
-

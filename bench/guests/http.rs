@@ -90,12 +90,7 @@ pub async fn task(spear: &Daemon, module: &[u8], config: Value) -> Result<String
     Ok(task["task_id"].as_str().with_context(|| format!("no task: {task}"))?.to_owned())
 }
 
-async fn compare(
-    what: &str,
-    servers: &[Server],
-    (bytes, clients): (usize, usize),
-    rounds: usize,
-) -> Result<Vec<Row>> {
+async fn compare(what: &str, servers: &[Server], (bytes, clients): (usize, usize), rounds: usize) -> Result<Vec<Row>> {
     let body = vec![b'x'; bytes];
     let mut seen: Vec<Vec<Seen>> = vec![Vec::new(); servers.len()];
     for server in servers {
@@ -158,7 +153,8 @@ pub async fn serve(how: &str, what: &str) -> Result<()> {
 /// A process for each request: what CGI costs.
 async fn process(body: axum::body::Bytes) -> std::result::Result<Vec<u8>, (StatusCode, String)> {
     let run = async {
-        let mut child = tokio::process::Command::new("/bin/cat").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let mut child =
+            tokio::process::Command::new("/bin/cat").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
         let feed = async {
             if let Some(mut stdin) = stdin {

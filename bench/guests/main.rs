@@ -27,7 +27,8 @@ fn main() -> Result<()> {
     let program = program.canonicalize().with_context(|| format!("{}: build it first", program.display()))?;
     match what.as_str() {
         "call" => call::run(&program, args.next().map(std::fs::read).transpose()?),
-        "http" => tokio::runtime::Runtime::new()?.block_on(http::run(&program, args.next().map_or(Ok(5), |rounds| rounds.parse())?)),
+        "http" => tokio::runtime::Runtime::new()?
+            .block_on(http::run(&program, args.next().map_or(Ok(5), |rounds| rounds.parse())?)),
         "cold" => cold::run(&program),
         other => bail!("unknown measurement {other:?}: call, http or cold"),
     }

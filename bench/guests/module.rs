@@ -38,6 +38,8 @@ pub fn large(bytes: usize, seed: usize) -> String {
         }
         text.push_str("(local.get 1))\n");
     }
-    text.push_str("(func (export \"_start\") (global.set $sum (i32.add (call $f0 (i32.const 7)) (call $f1 (i32.const 8))))))\n");
+    text.push_str(
+        "(func (export \"_start\") (global.set $sum (i32.add (call $f0 (i32.const 7)) (call $f1 (i32.const 8))))))\n",
+    );
     text
 }

@@ -3,9 +3,7 @@
 use anyhow::{Result, ensure};
 use api::Invocation;
 use bytes::Bytes;
-use runtime::{
-    Artifact, InstanceSpec, Lease, LogBuffer, Pool, PoolSettings, Preparation, Reuse, Runtime, Streams,
-};
+use runtime::{Artifact, InstanceSpec, Lease, LogBuffer, Pool, PoolSettings, Preparation, Reuse, Runtime, Streams};
 use std::{path::Path, sync::Arc, time::Instant};
 use types::{ExecutionId, SystemClock};
 use wasm::{Config, Wasm};

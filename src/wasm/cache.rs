@@ -6,7 +6,7 @@
 //!   artifact blake3 32 │ blake3 of everything before 32 ║ artifact          (numbers little-endian)
 //! ```
 //! The settings name wasmer's version, the processor's features and what was compiled in; another daemon or
-//! machine compiles again. Files are written under another name, synced, renamed; the directory is private.
+//! machine compiles again. Files are written under another name and renamed; the directory is private.
 
 use std::{
     fs::{self, File},
@@ -153,7 +153,7 @@ impl Cache {
     pub(crate) fn adopt(&self, temporary: &Path, module: blake3::Hash, compiler: Compiler) -> Result<Loaded, String> {
         let file = fs::read(temporary).map_err(|error| error.to_string())?;
         let loaded = self.accept(file, module, compiler)?;
-        let kept = fs::rename(temporary, self.path(module, compiler)).and_then(|()| File::open(&self.dir)?.sync_all());
+        let kept = fs::rename(temporary, self.path(module, compiler));
         if let Err(error) = kept.and_then(|()| self.trim()) {
             tracing::warn!(dir = %self.dir.display(), %error, "the compiled artifact cannot be kept");
         }
@@ -164,6 +164,7 @@ impl Cache {
     fn accept(&self, mut file: Vec<u8>, module: blake3::Hash, compiler: Compiler) -> Result<Loaded, String> {
         let settings = self.settings.iter().find(|(of, _)| *of == compiler).map_or("", |(_, settings)| settings);
         let (header, facts) = verify(&file, settings, module)?;
+        // Its beginning must be aligned as an allocation is.
         file.drain(..header);
         // SAFETY: these very bytes, in this process's memory, have the checksum that our own compiler child
         // wrote, with the settings of this process; the directory is readable and writable by us alone.

@@ -140,13 +140,14 @@ async fn every_function(bench: &Bench, seed: u64, generated: &Generated, ends: &
 /// The full run has 100,000.
 #[tokio::test]
 async fn generated_modules_neither_crash_nor_hang_nor_leak() {
-    let (modules, first) = (count("SPEAR_TEST_GENERATED", 150), count("SPEAR_TEST_SEED", 1));
+    let (modules, first) = (count("SPEAR_TEST_GENERATED", 240), count("SPEAR_TEST_SEED", 1));
     let bench = Bench::new();
     let mut ends = Ends::new();
     let mut before = None;
     let began = Instant::now();
     for seed in first..first + modules {
-        if seed == first + modules / 3 {
+        // By then the largest of the usual ones has been: what the allocator keeps for it is no leak.
+        if seed == first + modules / 2 {
             before = Some(held());
         }
         let Some(generated) = generate(seed, seed.is_multiple_of(2)) else { continue };

@@ -18,9 +18,9 @@ use crate::touched::{PAGE, Pages};
 /// Behind all memories, in case a check is wrong.
 const GUARD: usize = 64 << 10;
 /// Mappings that are kept.
-const MOST: usize = 64;
+const MOST: usize = 32;
 /// Pages that one may have in memory to be kept.
-const MOST_PAGES: usize = 64;
+const MOST_PAGES: usize = 32;
 
 /// Mappings without a guest; all of their bytes are zero.
 #[derive(Debug)]
@@ -164,7 +164,7 @@ mod tests {
     const CAPACITY: usize = 1 << 20;
 
     #[expect(unsafe_code, reason = "a mapping of its own")]
-    fn bytes(mapping: &Mapping) -> &mut [u8] {
+    fn bytes(mapping: &mut Mapping) -> &mut [u8] {
         // SAFETY: nobody else has it.
         unsafe { std::slice::from_raw_parts_mut(mapping.base(), CAPACITY) }
     }
@@ -172,15 +172,15 @@ mod tests {
     #[test]
     fn what_a_guest_left_is_gone_for_the_next_one() {
         let mappings = Mappings::new(Some(Arc::new(Pages::open().unwrap())));
-        let first = mappings.take(CAPACITY, false).unwrap();
+        let mut first = mappings.take(CAPACITY, false).unwrap();
         let place = first.base();
         for at in [0, 1, 70_000, CAPACITY - 1] {
-            bytes(&first)[at] = 7;
+            bytes(&mut first)[at] = 7;
         }
         drop(first);
-        let again = mappings.take(CAPACITY, false).unwrap();
+        let mut again = mappings.take(CAPACITY, false).unwrap();
         assert_eq!(again.base(), place, "it is the same one");
-        assert!(bytes(&again).iter().all(|byte| *byte == 0));
+        assert!(bytes(&mut again).iter().all(|byte| *byte == 0));
         let other = mappings.take(CAPACITY, false).unwrap();
         assert_ne!(other.base(), place, "two guests have two");
     }
@@ -189,12 +189,12 @@ mod tests {
     fn one_that_was_used_much_is_not_kept_and_one_for_putting_back_has_no_page() {
         let pages = Arc::new(Pages::open().unwrap());
         let mappings = Mappings::new(Some(pages.clone()));
-        let much = mappings.take(CAPACITY, false).unwrap();
-        bytes(&much).fill(1);
+        let mut much = mappings.take(CAPACITY, false).unwrap();
+        bytes(&mut much).fill(1);
         drop(much);
         assert_eq!(mappings.lock().len(), 0);
-        let little = mappings.take(CAPACITY, false).unwrap();
-        bytes(&little)[5000] = 1;
+        let mut little = mappings.take(CAPACITY, false).unwrap();
+        bytes(&mut little)[5000] = 1;
         drop(little);
         assert_eq!(mappings.lock().len(), 1);
         let untouched = mappings.take(CAPACITY, true).unwrap();

@@ -27,9 +27,8 @@ pub fn post(path: &str, body: &str) -> Vec<u8> {
 /// A POST request.
 pub fn send(path: &str, kind: &str, body: &[u8]) -> Vec<u8> {
     let length = body.len();
-    let head = format!(
-        "POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: {kind}\r\ncontent-length: {length}\r\n\r\n"
-    );
+    let head =
+        format!("POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: {kind}\r\ncontent-length: {length}\r\n\r\n");
     [head.as_bytes(), body].concat()
 }
 

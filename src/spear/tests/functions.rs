@@ -111,6 +111,10 @@ async fn one_function_is_called_over_every_interface() {
     let (status, known) =
         place.registry.get(&format!("/api/v1/executions/{}", ended["execution_id"].as_str().unwrap())).await;
     assert_eq!((status, &known["status"]), (200, &json!("completed")), "{known}");
+    let used = |field: &str| known["usage"][field].as_u64().unwrap_or_else(|| panic!("{field}: {known}"));
+    assert_eq!((used("bytes_in"), used("bytes_out")), (5, 5));
+    assert!(used("wall_us") > 0 && used("cpu_us") > 0 && used("peak_memory_bytes") >= 2 * 65536, "{known}");
+    assert_eq!(ended["usage"], known["usage"], "the node tells what the registry was told");
     // And all of it counts.
     let (_, stats) = place.agent.get("/monitoring/stats").await;
     assert_eq!((&stats["total_executions"], &stats["failed_executions"]), (&json!(6), &json!(0)), "{stats}");

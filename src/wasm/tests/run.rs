@@ -2,11 +2,11 @@
 
 use futures_util::{StreamExt, stream};
 use runtime::Runtime;
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 use types::Reason;
 
 use crate::{
-    bench::Bench,
+    bench::{Bench, wasm},
     programs::{ECHO, command, full},
 };
 
@@ -174,4 +174,34 @@ async fn the_older_interface_is_served_too() {
       (data (i32.const 0) "\10\00\00\00\03\00\00\00") (data (i32.const 16) "old")
       (func (export "_start") (drop (call $fd_write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 8)))))"#;
     assert_eq!(Bench::new().wat(wat, |_| {}).await.text(), "old");
+}
+
+/// A clock of the host that fails when it is asked.
+struct Broken;
+
+impl types::Clock for Broken {
+    fn monotonic(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    fn wall(&self) -> types::Timestamp {
+        panic!("no clock")
+    }
+}
+
+#[tokio::test]
+async fn a_panic_in_a_host_function_fails_that_call_and_nothing_else() {
+    let bench = Bench::with(|config| config.clock = Arc::new(Broken));
+    let asking = wasm(
+        r#"(module
+          (import "wasi_snapshot_preview1" "clock_time_get" (func $now (param i32 i64 i32) (result i32)))
+          (memory (export "memory") 1)
+          (func (export "_start") (drop (call $now (i32.const 0) (i64.const 1) (i32.const 8)))))"#,
+    );
+    let other = wasm(r#"(module (memory (export "memory") 1) (func (export "_start")))"#);
+    for _ in 0..20 {
+        let message = bench.call(&asking, |_| {}).await.failed(Reason::Internal);
+        assert!(message.contains("failed while the guest ran"), "{message}");
+        assert_eq!(bench.call(&other, |_| {}).await.ok().ended.exit_code, 0);
+    }
 }

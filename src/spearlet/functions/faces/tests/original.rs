@@ -77,6 +77,12 @@ async fn a_guest_that_fails_is_an_answer_and_what_keeps_it_from_running_a_proble
         let (got, answer) = execute(&node, body.clone()).await;
         assert_eq!((got, &answer["code"]), (status, &json!(code)), "{body}: {answer}");
     }
+    // The fake counts the calls of an instance.
+    let counting = node.task("count");
+    for (new, expected) in [(false, "MQ=="), (false, "Mg=="), (true, "MQ==")] {
+        let (status, answer) = execute(&node, json!({"task_id": counting, "force_new_instance": new})).await;
+        assert_eq!((status, &answer["output_base64"]), (200, &json!(expected)), "{answer}");
+    }
     let most = vec![0; (8 << 20) + 3];
     use base64::{Engine, prelude::BASE64_STANDARD};
     let (status, _) = execute(&node, json!({"task_id": task, "input_base64": BASE64_STANDARD.encode(most)})).await;
