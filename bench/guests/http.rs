@@ -139,10 +139,10 @@ pub async fn serve(how: &str, what: &str) -> Result<()> {
         "bare" => axum::routing::post(async |body: axum::body::Bytes| body),
         "process" => axum::routing::post(process),
         how => {
-            let peer = Arc::new(Peer::new(&wat::parse_str(&guest)?, how == "tuned")?);
+            let peer = Arc::new(Peer::serving(&wat::parse_str(&guest)?, how == "tuned")?);
             // On the thread of the connection: what costs it least.
             axum::routing::post(async move |body: axum::body::Bytes| {
-                peer.call(&body).map_err(|error| (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))
+                peer.answer(body).await.map_err(|error| (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))
             })
         }
     };

@@ -4,10 +4,13 @@
 //!     cargo run --release -p bench-guests -- http ../target/release/spear [5]
 //!     cargo run --release -p bench-guests -- cold ../target/release/spear
 //!
-//! Each prints its figures and keeps them.
+//!     cargo run --release -p bench-guests -- draw ../docs
+//!
+//! Each prints its figures and keeps them; `draw` makes `docs/performance-functions.md` of what is kept.
 
 mod call;
 mod cold;
+mod draw;
 mod http;
 mod module;
 mod ours;
@@ -23,6 +26,9 @@ fn main() -> Result<()> {
         let (how, guest) = (args.next().unwrap_or_default(), args.next().unwrap_or_default());
         return tokio::runtime::Runtime::new()?.block_on(http::serve(&how, &guest));
     }
+    if what == "draw" {
+        return draw::run(&PathBuf::from(args.next().context("the directory of the documents is missing")?));
+    }
     let program = PathBuf::from(args.next().context("the path of the spear binary is missing")?);
     let program = program.canonicalize().with_context(|| format!("{}: build it first", program.display()))?;
     match what.as_str() {
@@ -30,6 +36,6 @@ fn main() -> Result<()> {
         "http" => tokio::runtime::Runtime::new()?
             .block_on(http::run(&program, args.next().map_or(Ok(5), |rounds| rounds.parse())?)),
         "cold" => cold::run(&program),
-        other => bail!("unknown measurement {other:?}: call, http or cold"),
+        other => bail!("unknown measurement {other:?}: call, http, cold or draw"),
     }
 }

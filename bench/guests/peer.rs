@@ -57,6 +57,33 @@ impl Peer {
         Ok(Self { engine, pre, imports: module.imports().len() > 0, tuned })
     }
 
+    /// For a server, whose threads must not wait: host functions are async, and a guest has a stack of its own.
+    pub fn serving(module: &[u8], tuned: bool) -> Result<Self> {
+        let engine = engine(tuned)?;
+        let module = Module::new(&engine, module).map_err(shown)?;
+        let mut linker: Linker<Data> = Linker::new(&engine);
+        p1::add_to_linker_async(&mut linker, |data: &mut Data| data.as_mut().expect("a guest with imports has one"))
+            .map_err(shown)?;
+        let pre = linker.instantiate_pre(&module).map_err(shown)?;
+        Ok(Self { engine, pre, imports: module.imports().len() > 0, tuned })
+    }
+
+    /// Calls a fresh instance from such a server.
+    pub async fn answer(&self, input: bytes::Bytes) -> Result<Vec<u8>> {
+        let stdout = MemoryOutputPipe::new(1 << 20);
+        let process = || {
+            let stdin = MemoryInputPipe::new(input.clone());
+            WasiCtxBuilder::new().arg("guest").stdin(stdin).stdout(stdout.clone()).build_p1()
+        };
+        let mut store = Store::new(&self.engine, self.imports.then(process));
+        store.set_epoch_deadline(1);
+        let instance = self.pre.instantiate_async(&mut store).await.map_err(shown)?;
+        let start = instance.get_typed_func::<(), ()>(&mut store, "_start").map_err(shown)?;
+        start.call_async(&mut store, ()).await.map_err(shown)?;
+        drop(store);
+        Ok(stdout.contents().to_vec())
+    }
+
     /// Calls a fresh instance.
     pub fn call(&self, input: &bytes::Bytes) -> Result<Vec<u8>> {
         let stdout = MemoryOutputPipe::new(1 << 20);
@@ -81,7 +108,7 @@ impl Peer {
 
 fn engine(tuned: bool) -> Result<Engine> {
     let mut pooling = PoolingAllocationConfig::default();
-    pooling.total_memories(64).total_core_instances(64).total_tables(64).max_memory_size(128 << 20);
+    pooling.total_memories(64).total_core_instances(64).total_tables(64).total_stacks(64).max_memory_size(128 << 20);
     if tuned {
         pooling.pagemap_scan(Enabled::Yes).linear_memory_keep_resident(8 << 20).table_keep_resident(1 << 20);
     }

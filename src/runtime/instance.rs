@@ -163,6 +163,14 @@ pub trait Instance: Send {
     /// How the guest was ended, when it did not end by itself.
     async fn invoke(&mut self, call: Invocation, streams: Streams) -> Result<Answer, InvokeError>;
 
+    /// Does beforehand what its first call would have to wait for. None of its own code runs.
+    ///
+    /// # Errors
+    /// When the limits or the node do not allow it.
+    async fn warm(&mut self) -> Result<(), InvokeError> {
+        Ok(())
+    }
+
     /// May it be called again? Not after a trap, a deadline, or an end by force.
     fn reusable(&self) -> bool;
 

@@ -89,6 +89,8 @@ struct Kept {
     id: u64,
     instance: Box<dyn Instance>,
     uses: u64,
+    /// Was it made ready before anybody called?
+    warm: bool,
     made: Instant,
     since: Instant,
 }
@@ -251,7 +253,7 @@ impl Pool {
     async fn make(&self) -> Result<Kept, InvokeError> {
         let instance = self.0.runtime.start(&self.0.prepared, &self.0.spec).await?;
         let (id, now) = (self.0.next_id.fetch_add(1, Ordering::Relaxed), Instant::now());
-        Ok(Kept { id, instance, uses: 0, made: now, since: now })
+        Ok(Kept { id, instance, uses: 0, warm: false, made: now, since: now })
     }
 
     /// Ends a call; true when the instance was at work.
@@ -288,7 +290,9 @@ impl Pool {
         };
         drop(gone);
         for _ in 0..missing {
-            let kept = self.make().await?;
+            let mut kept = self.make().await?;
+            kept.instance.warm().await?;
+            kept.warm = true;
             self.0.keep(kept);
         }
         Ok(())
@@ -358,9 +362,9 @@ pub struct Lease {
 }
 
 impl Lease {
-    /// Has the instance never been called?
+    /// Has the call to wait until the instance is made?
     pub fn cold(&self) -> bool {
-        self.kept.as_ref().is_some_and(|kept| kept.uses == 0)
+        self.kept.as_ref().is_some_and(|kept| kept.uses == 0 && !kept.warm)
     }
 
     /// Calls the instance.

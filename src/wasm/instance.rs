@@ -25,6 +25,7 @@ use types::Reason;
 use crate::{
     Shared,
     control::Control,
+    engine::Loaded,
     grants,
     host::process::{Arguments, Process, Start},
     live::{Live, Make, thread_time},
@@ -89,6 +90,20 @@ impl Drop for StopOnDrop {
     }
 }
 
+/// Makes an instance on this thread.
+fn make(shared: &Shared, loaded: &Arc<Loaded>, spec: &InstanceSpec) -> Result<Box<Live>, InvokeError> {
+    let make = Make {
+        loaded,
+        memory_bytes: spec.limits.memory_bytes,
+        stack_bytes: spec.limits.stack_bytes.clamp(*STACK_BYTES.start(), *STACK_BYTES.end()),
+        memory: shared.figures.memory.clone(),
+        pages: shared.pages.as_ref(),
+        mappings: &shared.mappings,
+        reuse: spec.reuse,
+    };
+    Live::make(&make).map(Box::new)
+}
+
 /// Everything that a call takes to its thread.
 struct Work {
     shared: Arc<Shared>,
@@ -124,19 +139,10 @@ impl Work {
             Some(live) => live,
             None => {
                 let began = Instant::now();
-                let make = Make {
-                    loaded: &loaded,
-                    memory_bytes: spec.limits.memory_bytes,
-                    stack_bytes: spec.limits.stack_bytes.clamp(*STACK_BYTES.start(), *STACK_BYTES.end()),
-                    memory: shared.figures.memory.clone(),
-                    pages: shared.pages.as_ref(),
-                    mappings: &shared.mappings,
-                    reuse: spec.reuse,
-                };
-                let made = Live::make(&make);
+                let made = make(&shared, &loaded, &spec);
                 making = began.elapsed();
                 match made {
-                    Ok(live) => Box::new(live),
+                    Ok(live) => live,
                     Err(error) => return (None, Err(error)),
                 }
             }
@@ -194,14 +200,29 @@ impl Instance for WasmInstance {
             }
             drop(gone);
         };
-        self.shared.threads.run(place, Box::new(run)).map_err(|error| {
-            tracing::error!(%error, "no thread for a guest");
-            InvokeError::new(Reason::Queue, "the node has no thread for it")
-        })?;
+        self.shared.threads.run(place, Box::new(run)).map_err(|error| no_thread(&error))?;
         let (live, answer) = attend(&control, call.body, call.cancel, deadline, ended).await?;
         self.reusable = live.is_some();
         self.live = live;
         answer
+    }
+
+    async fn warm(&mut self) -> Result<(), InvokeError> {
+        if self.live.is_some() || self.spec.reuse == Reuse::Never {
+            return Ok(());
+        }
+        let place = self.shared.place(&CancellationToken::new(), PATIENCE, Instant::now() + PATIENCE).await?;
+        let (shared, module, spec) = (self.shared.clone(), self.module.clone(), self.spec.clone());
+        let (done, made) = oneshot::channel();
+        let run = move || {
+            if done.send(make(&shared, &module.loaded(), &spec)).is_err() {
+                tracing::debug!("nobody waits for an instance any more");
+            }
+        };
+        self.shared.threads.run(place, Box::new(run)).map_err(|error| no_thread(&error))?;
+        let live = made.await.map_err(|_| InvokeError::new(Reason::Internal, "the thread of an instance was lost"))??;
+        self.live = Some(live).filter(|live| live.reusable());
+        Ok(())
     }
 
     fn reusable(&self) -> bool {
@@ -301,6 +322,11 @@ impl Shared {
             }
         }
     }
+}
+
+fn no_thread(error: &std::io::Error) -> InvokeError {
+    tracing::error!(%error, "no thread for a guest");
+    InvokeError::new(Reason::Queue, "the node has no thread for it")
 }
 
 type Ran = (Option<Box<Live>>, Result<Answer, InvokeError>);

@@ -174,3 +174,20 @@ async fn many_calls_at_once_do_not_see_one_another() {
     });
     futures_util::future::join_all(calls).await;
 }
+
+#[tokio::test]
+async fn what_is_kept_warm_has_its_memory_before_anybody_calls() {
+    let bench = Bench::new();
+    let module = counter("");
+    let prepared = bench.wasm.prepare(&bench.artifact(&module), &Preparation::from(&Limits::default())).await.unwrap();
+    let settings = PoolSettings { warm_min: 2, ..PoolSettings::default() };
+    let pool = Pool::new(Arc::new(bench.wasm.clone()), prepared, InstanceSpec::default(), settings, Arc::default());
+    pool.tend().await.unwrap();
+    let memory: Vec<u64> = pool.instances().iter().map(|instance| instance.memory_bytes).collect();
+    assert!(memory.len() == 2 && memory.iter().all(|bytes| *bytes >= 65_536), "{memory:?}");
+    let mut lease = pool.checkout(&tokio_util::sync::CancellationToken::new()).await.unwrap();
+    assert!(!lease.cold());
+    let (logs, _buffer) = LogBuffer::new(Arc::new(SystemClock::new()), 0, 1);
+    let answer = lease.invoke(ExecutionId::new(), call(["count"]), Streams::logged(logs)).await.unwrap();
+    assert!(answer.result.starts_with(b"[1,"), "{:?}", answer.result);
+}
