@@ -220,7 +220,8 @@ impl Instance for WasmInstance {
             }
         };
         self.shared.threads.run(place, Box::new(run)).map_err(|error| no_thread(&error))?;
-        let live = made.await.map_err(|_| InvokeError::new(Reason::Internal, "the thread of an instance was lost"))??;
+        let live =
+            made.await.map_err(|_| InvokeError::new(Reason::Internal, "the thread of an instance was lost"))??;
         self.live = Some(live).filter(|live| live.reusable());
         Ok(())
     }

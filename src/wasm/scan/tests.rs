@@ -64,6 +64,12 @@ proptest! {
         }
     }
 
+}
+
+proptest! {
+    // To make such a module takes longer than to judge it.
+    #![proptest_config(ProptestConfig { cases: cases(300), failure_persistence: None, ..ProptestConfig::default() })]
+
     /// And for random modules, whole and edited.
     #[test]
     fn random_modules_are_judged_without_a_panic(
