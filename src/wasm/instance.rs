@@ -208,7 +208,7 @@ impl Instance for WasmInstance {
     }
 
     async fn warm(&mut self) -> Result<(), InvokeError> {
-        if self.live.is_some() || self.spec.reuse == Reuse::Never {
+        if self.live.is_some() {
             return Ok(());
         }
         let place = self.shared.place(&CancellationToken::new(), PATIENCE, Instant::now() + PATIENCE).await?;
@@ -220,9 +220,9 @@ impl Instance for WasmInstance {
             }
         };
         self.shared.threads.run(place, Box::new(run)).map_err(|error| no_thread(&error))?;
-        let live =
-            made.await.map_err(|_| InvokeError::new(Reason::Internal, "the thread of an instance was lost"))??;
-        self.live = Some(live).filter(|live| live.reusable());
+        let lost = |_| InvokeError::new(Reason::Internal, "the thread of an instance was lost");
+        // One that is not put back after a call is good for its first.
+        self.live = Some(made.await.map_err(lost)??);
         Ok(())
     }
 
