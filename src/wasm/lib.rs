@@ -22,6 +22,7 @@
 
 mod abi;
 mod budget;
+mod bulk;
 mod cache;
 mod compile;
 mod control;

@@ -1,7 +1,7 @@
 //! The stop flag: what makes every guest stoppable, whatever it does.
 //!
 //! While a module is compiled, two `i32` globals are appended to it and a check is put at every function entry
-//! and every loop header:
+//! and every loop header, and into long fills and copies (`bulk.rs`, which has three more globals):
 //!
 //! ```text
 //!   global.get $flag   if   unreachable   end      (i32.const 0   global.set $sink)
@@ -25,15 +25,18 @@ use wasmer::{
     },
 };
 
+use crate::bulk::{self, Operands};
+
 /// Part of every artifact's header: raise it when the code that is put in changes.
-pub(crate) const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 2;
 
 /// The start function's name as an export. Guests that export this name themselves are refused.
 pub(crate) const START: &str = "\0start";
 
-/// Indices of the flag and the sink.
+/// Indices of the globals that are appended.
 #[derive(Clone, Copy, Debug)]
 struct Globals {
+    bulk: Operands,
     flag: u32,
     sink: u32,
 }
@@ -46,7 +49,7 @@ pub(crate) struct StopFlag {
 
 impl ModuleMiddleware for StopFlag {
     fn generate_function_middleware<'a>(&self, _function: LocalFunctionIndex) -> Box<dyn FunctionMiddleware<'a> + 'a> {
-        Box::new(Checks { globals: self.globals.get().copied(), entered: false })
+        Box::new(Checks { globals: self.globals.get().copied(), entered: false, pushed: None })
     }
 
     fn transform_module_info(&self, info: &mut ModuleInfo) -> Result<(), MiddlewareError> {
@@ -54,7 +57,9 @@ impl ModuleMiddleware for StopFlag {
             info.global_initializers.push(GlobalInit::I32Const(0));
             info.globals.push(GlobalType::new(Type::I32, Mutability::Var)).as_u32()
         };
-        let globals = Globals { flag: append(), sink: append() };
+        let bulk = Operands { destination: append(), source: append(), length: append() };
+        // These stay the last: see [`Flag::find`].
+        let globals = Globals { bulk, flag: append(), sink: append() };
         self.globals.set(globals).map_err(|_| MiddlewareError::new("stop", "used for a second module"))?;
         if let Some(start) = info.start_function.take()
             && info.exports.insert(START.to_owned(), ExportIndex::Function(start)).is_some()
@@ -70,6 +75,8 @@ impl ModuleMiddleware for StopFlag {
 struct Checks {
     globals: Option<Globals>,
     entered: bool,
+    /// The constant that the operator before this one pushed.
+    pushed: Option<i32>,
 }
 
 impl<'a> FunctionMiddleware<'a> for Checks {
@@ -80,10 +87,24 @@ impl<'a> FunctionMiddleware<'a> for Checks {
             self.entered = true;
             check(globals, state);
         }
-        let is_loop = matches!(operator, Operator::Loop { .. });
-        state.push_operator(operator);
-        if is_loop {
-            check(globals, state);
+        let pushed = self.pushed.take();
+        match operator {
+            Operator::MemoryFill { mem } if !bulk::is_short(pushed) => {
+                bulk::fill(mem, globals.bulk, &|state| check(globals, state), state);
+            }
+            Operator::MemoryCopy { dst_mem, src_mem } if !bulk::is_short(pushed) => {
+                bulk::copy((src_mem, dst_mem), globals.bulk, &|state| check(globals, state), state);
+            }
+            Operator::Loop { .. } => {
+                state.push_operator(operator);
+                check(globals, state);
+            }
+            _ => {
+                if let Operator::I32Const { value } = operator {
+                    self.pushed = Some(value);
+                }
+                state.push_operator(operator);
+            }
         }
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use runtime::{InstanceSpec, InvokeError, Limits, Streams, reply};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
@@ -51,8 +51,8 @@ struct Guest {
     busy: bool,
 }
 
-/// How late ends were, by kind.
-type Late = Mutex<BTreeMap<How, Vec<Duration>>>;
+/// How late ends were, by kind and guest.
+type Late = Mutex<BTreeMap<(How, &'static str), Vec<Duration>>>;
 
 fn guests() -> Vec<Guest> {
     let all = endless().into_iter();
@@ -145,6 +145,30 @@ fn check(name: &str, ended: Result<runtime::Answer, InvokeError>, reason: Reason
     assert!(error.message.contains(message), "{name}: {error}");
 }
 
+/// How late calls of one kind ended.
+struct Lateness {
+    times: usize,
+    p50: Duration,
+    p99: Duration,
+    p999: Duration,
+    most: Duration,
+}
+
+impl Lateness {
+    fn of(mut times: Vec<Duration>) -> Self {
+        times.sort_unstable();
+        let at = |part: f64| times[((times.len() - 1) as f64 * part) as usize];
+        Self { times: times.len(), p50: at(0.5), p99: at(0.99), p999: at(0.999), most: at(1.0) }
+    }
+}
+
+impl std::fmt::Display for Lateness {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { times, p50, p99, p999, most } = self;
+        write!(out, "{times} times, late p50 {p50:?}, p99 {p99:?}, p99.9 {p999:?}, at most {most:?}")
+    }
+}
+
 /// Kills in four threads; the full run has 25,000 in each.
 #[test]
 fn kills_of_every_kind_in_four_threads_all_end() {
@@ -179,7 +203,7 @@ fn kills_of_every_kind_in_four_threads_all_end() {
                         let after = Duration::from_micros(300 + random.next() % 6000);
                         let compiler = COMPILERS[random.below(2)];
                         if let Some(time) = kill(&bench, guest, &flood, how, compiler, after).await {
-                            late.lock().unwrap().entry(how).or_default().push(time);
+                            late.lock().unwrap().entry((how, guest.name)).or_default().push(time);
                         }
                     }
                 });
@@ -190,17 +214,16 @@ fn kills_of_every_kind_in_four_threads_all_end() {
         thread.join().unwrap();
     }
     println!("{} kills in {:?}", 4 * kills, began.elapsed());
-    for (how, times) in late.lock().unwrap().iter_mut() {
-        times.sort_unstable();
-        let at = |part: f64| times[((times.len() - 1) as f64 * part) as usize];
-        println!(
-            "{how:?}: {} times, late p50 {:?}, p99 {:?}, p99.9 {:?}, at most {:?}",
-            times.len(),
-            at(0.5),
-            at(0.99),
-            at(0.999),
-            at(1.0)
-        );
+    let mut late = std::mem::take(&mut *late.lock().unwrap());
+    let kinds: BTreeSet<How> = late.keys().map(|(how, _)| *how).collect();
+    for how in kinds {
+        let of_kind = late.extract_if((how, "")..(how, "\u{7f}"), |_, _| true).collect::<Vec<_>>();
+        let all = Lateness::of(of_kind.iter().flat_map(|(_, times)| times).copied().collect());
+        println!("{how:?}: {all}");
+        let by_guest = of_kind.into_iter().map(|((_, name), times)| (Lateness::of(times), name));
+        for (guest, name) in by_guest.filter(|(guest, _)| guest.p99 > all.p99) {
+            println!("    {name}: {guest}");
+        }
     }
     every_place_is_free(&bench);
 }

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods, clippy::print_stdout, reason = "tests")]
 
 mod bench;
+mod bulk;
 mod compile;
 mod files;
 mod generate;
