@@ -2,11 +2,14 @@
 //! nothing of a file is used before all of it has been verified.
 //!
 //! ```text
-//!   magic 8 │ version u32 │ settings length u32 │ settings │ module blake3 32 │ facts u8 │ artifact length u64 │
-//!   artifact blake3 32 │ blake3 of everything before 32 ║ artifact          (numbers little-endian)
+//!   magic 8 │ version u32 │ settings length u32 │ settings │ identity 32 │ module blake3 32 │ facts u8 │
+//!   artifact length u64 │ artifact blake3 32 │ zeros, so that the whole is a multiple of 64 │
+//!   blake3 of everything before 32 ║ artifact                               (numbers little-endian)
 //! ```
-//! The settings name wasmer's version, the processor's features and what was compiled in; another daemon or
-//! machine compiles again. Files are written under another name and renamed; the directory is private.
+//! The identity is what the module is known by before it is read, so that it need not be read. The settings name
+//! wasmer's version, the processor's features and what was compiled in; another daemon or machine compiles again.
+//! Files are written under another name and renamed, and never written again; the directory is private. They are
+//! mapped, not read: to copy them takes longer than all the rest of a first call.
 
 use std::{
     fs::{self, File},
@@ -20,34 +23,69 @@ use crate::{
     engine::{self, Compiler, Loaded},
     scan::Facts,
 };
+use bytes::Bytes;
+use memmap2::MmapOptions;
+use runtime::Artifact;
 
 const MAGIC: &[u8; 8] = b"SPEARART";
 /// Version of the header.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 const HASH: usize = blake3::OUT_LEN;
 
+/// The code of an artifact begins at a multiple of this: what reads it wants it aligned.
+const ALIGN: usize = 64;
+
+/// A module, by what it is known by and by its bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Source {
+    /// See [`identity`].
+    pub(crate) identity: blake3::Hash,
+    /// Of its bytes.
+    pub(crate) module: blake3::Hash,
+}
+
+/// What a module is known by: its digest and its size.
+pub(crate) fn identity(artifact: &Artifact) -> blake3::Hash {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&artifact.size.to_le_bytes()).update(artifact.digest.as_bytes());
+    hasher.finalize()
+}
+
 /// The header of an artifact.
-pub(crate) fn header(settings: &str, module: blake3::Hash, facts: Facts, artifact: &[u8]) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(settings.len() + 128);
+pub(crate) fn header(settings: &str, source: Source, facts: Facts, artifact: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(settings.len() + 256);
     bytes.extend_from_slice(MAGIC);
     bytes.extend_from_slice(&VERSION.to_le_bytes());
     // The settings are our own short text.
     bytes.extend_from_slice(&u32::try_from(settings.len()).unwrap_or(u32::MAX).to_le_bytes());
     bytes.extend_from_slice(settings.as_bytes());
-    bytes.extend_from_slice(module.as_bytes());
+    bytes.extend_from_slice(source.identity.as_bytes());
+    bytes.extend_from_slice(source.module.as_bytes());
     bytes.push(facts.to_byte());
     bytes.extend_from_slice(&(artifact.len() as u64).to_le_bytes());
     bytes.extend_from_slice(blake3::hash(artifact).as_bytes());
+    bytes.resize(bytes.len() + padding(bytes.len()), 0);
     let hash = blake3::hash(&bytes);
     bytes.extend_from_slice(hash.as_bytes());
     bytes
 }
 
-/// Length of the header, and what it tells of the module, when every part of the file is what it should be.
+/// Zeros after so many bytes of a header.
+fn padding(length: usize) -> usize {
+    (length + HASH).next_multiple_of(ALIGN) - HASH - length
+}
+
+/// Length of the header, and what it tells of the module, when every part of the file is what it should be. The bytes
+/// of the module are compared where they are known.
 ///
 /// # Errors
 /// What is wrong, for the log.
-fn verify(file: &[u8], settings: &str, module: blake3::Hash) -> Result<(usize, Facts), &'static str> {
+fn verify(
+    file: &[u8],
+    settings: &str,
+    identity: blake3::Hash,
+    module: Option<blake3::Hash>,
+) -> Result<(usize, Facts), &'static str> {
     let mut rest = file;
     let mut take = |count: usize| -> Result<&[u8], &'static str> {
         let (piece, left) = rest.split_at_checked(count).ok_or("it is cut short")?;
@@ -61,12 +99,17 @@ fn verify(file: &[u8], settings: &str, module: blake3::Hash) -> Result<(usize, F
         return Err("its header has another version");
     }
     let length = take(4)?.first_chunk().copied().map_or(0, u32::from_le_bytes);
-    let found = take(usize::try_from(length).map_err(|_| "it is cut short")?)?;
+    let settings_length = usize::try_from(length).map_err(|_| "it is cut short")?;
+    let found = take(settings_length)?;
     let other_settings = found != settings.as_bytes();
-    let other_module = take(HASH)? != module.as_bytes();
+    let other_identity = take(HASH)? != identity.as_bytes();
+    let found = take(HASH)?;
+    let other_module = other_identity || module.is_some_and(|module| found != module.as_bytes());
     let facts = take(1)?.first().copied().and_then(Facts::from_byte);
     let size = take(8)?.first_chunk().copied().map_or(0, u64::from_le_bytes);
     let hash = take(HASH)?;
+    let before = MAGIC.len() + 4 + 4 + settings_length + 2 * HASH + 1 + 8 + HASH;
+    take(padding(before))?;
     let covered = file.len() - rest.len();
     let (head, tail) = rest.split_at_checked(HASH).ok_or("it is cut short")?;
     if file.get(..covered).is_none_or(|before| blake3::hash(before).as_bytes() != head) {
@@ -111,25 +154,25 @@ impl Cache {
         Ok(cache)
     }
 
-    fn path(&self, module: blake3::Hash, compiler: Compiler) -> PathBuf {
-        self.dir.join(format!("{module}-{}.artifact", compiler.as_str()))
+    fn path(&self, identity: blake3::Hash, compiler: Compiler) -> PathBuf {
+        self.dir.join(format!("{identity}-{}.artifact", compiler.as_str()))
     }
 
     /// A name that no other compilation uses.
-    pub(crate) fn temporary(&self, module: blake3::Hash) -> io::Result<PathBuf> {
+    pub(crate) fn temporary(&self, identity: blake3::Hash) -> io::Result<PathBuf> {
         let mut random = [0; 8];
         getrandom::fill(&mut random).map_err(|_| io::Error::other("no random bytes"))?;
-        Ok(self.dir.join(format!("{module}-{:016x}.new", u64::from_le_bytes(random))))
+        Ok(self.dir.join(format!("{identity}-{:016x}.new", u64::from_le_bytes(random))))
     }
 
     /// The module, if its artifact is here and whole. One that is not is removed.
-    pub(crate) fn load(&self, module: blake3::Hash, compiler: Compiler) -> Option<Loaded> {
-        let path = self.path(module, compiler);
-        let problem = match fs::read(&path) {
-            Ok(file) => match self.accept(file, module, compiler) {
+    pub(crate) fn load(&self, identity: blake3::Hash, compiler: Compiler) -> Option<Loaded> {
+        let path = self.path(identity, compiler);
+        let problem = match File::open(&path) {
+            Ok(file) => match self.accept(&file, identity, None, compiler) {
                 Ok(loaded) => {
                     // The modification time is the time of the last use; without it the file goes earlier.
-                    if let Err(error) = File::open(&path).and_then(|file| touch(&file)) {
+                    if let Err(error) = touch(&file) {
                         tracing::debug!(%error, "the artifact's time cannot be set");
                     }
                     return Some(loaded);
@@ -150,10 +193,10 @@ impl Cache {
     ///
     /// # Errors
     /// What is wrong with it. That it cannot be kept is only logged: it can be used all the same.
-    pub(crate) fn adopt(&self, temporary: &Path, module: blake3::Hash, compiler: Compiler) -> Result<Loaded, String> {
-        let file = fs::read(temporary).map_err(|error| error.to_string())?;
-        let loaded = self.accept(file, module, compiler)?;
-        let kept = fs::rename(temporary, self.path(module, compiler));
+    pub(crate) fn adopt(&self, temporary: &Path, source: Source, compiler: Compiler) -> Result<Loaded, String> {
+        let file = File::open(temporary).map_err(|error| error.to_string())?;
+        let loaded = self.accept(&file, source.identity, Some(source.module), compiler)?;
+        let kept = fs::rename(temporary, self.path(source.identity, compiler));
         if let Err(error) = kept.and_then(|()| self.trim()) {
             tracing::warn!(dir = %self.dir.display(), %error, "the compiled artifact cannot be kept");
         }
@@ -161,14 +204,22 @@ impl Cache {
     }
 
     #[expect(unsafe_code, reason = "the one place that loads machine code")]
-    fn accept(&self, mut file: Vec<u8>, module: blake3::Hash, compiler: Compiler) -> Result<Loaded, String> {
+    fn accept(
+        &self,
+        file: &File,
+        identity: blake3::Hash,
+        module: Option<blake3::Hash>,
+        compiler: Compiler,
+    ) -> Result<Loaded, String> {
         let settings = self.settings.iter().find(|(of, _)| *of == compiler).map_or("", |(_, settings)| settings);
-        let (header, facts) = verify(&file, settings, module)?;
-        // Its beginning must be aligned as an allocation is.
-        file.drain(..header);
-        // SAFETY: these very bytes, in this process's memory, have the checksum that our own compiler child
-        // wrote, with the settings of this process; the directory is readable and writable by us alone.
-        unsafe { Loaded::new(file, compiler, facts) }
+        // SAFETY: a file of ours in a directory that only we can write to; it had its last byte written before it was
+        // opened here, and is only ever renamed or removed after that, which takes nothing from who has it mapped.
+        let file = unsafe { MmapOptions::new().populate().map_copy_read_only(file) };
+        let file = Bytes::from_owner(file.map_err(|error| error.to_string())?);
+        let (header, facts) = verify(&file, settings, identity, module)?;
+        // SAFETY: these very bytes have the checksum that our own compiler child wrote, with the settings of this
+        // process.
+        unsafe { Loaded::new(file.slice(header..), compiler, facts) }
     }
 
     /// Removes what was not used for longest until the rest fits.

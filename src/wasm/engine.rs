@@ -4,11 +4,16 @@
 //! An engine never gives code memory back before it is dropped, so a module owns its engine: forgetting the
 //! module frees its code.
 
+use bytes::Bytes;
 use wasmer::{
     Engine, Module,
     sys::{
         CompilerConfig, CpuFeature, Cranelift, CraneliftOptLevel, EngineBuilder, Features, NativeEngineExt, Singlepass,
     },
+};
+use wasmer_compiler::{
+    ArtifactBuild,
+    serialize::{MetadataHeader, SerializableCompilation, SerializableModule},
 };
 use wasmparser::{Parser, Payload, WasmFeatures};
 
@@ -74,7 +79,7 @@ impl Compiler {
 pub(crate) fn settings(compiler: Compiler) -> String {
     let cpu: Vec<String> = CpuFeature::for_host().iter().map(|feature| format!("{feature:?}")).collect();
     format!(
-        "wasmer={};compiler={};opt=speed;os={};arch={};cpu={};stop={};features=2;memory=exact",
+        "wasmer={};compiler={};opt=speed;places=none;os={};arch={};cpu={};stop={};features=2;memory=exact",
         version(),
         compiler.as_str(),
         std::env::consts::OS,
@@ -96,25 +101,48 @@ pub(crate) fn compile(wasm: &[u8], compiler: Compiler) -> Result<Vec<u8>, String
         return Err("a memory that begins without a page needs the compiler cranelift".to_owned());
     }
     let stop = std::sync::Arc::new(stop::StopFlag::default());
-    // One thread: the limits of memory and processor time mean the same on every machine.
-    let threads = std::num::NonZero::<usize>::MIN;
+    // The same everywhere: the limits of memory and processor time mean the same on every machine.
+    let one = std::num::NonZero::<usize>::MIN;
     let builder = match compiler {
         Compiler::Cranelift => {
             let mut compiler = Cranelift::new();
-            compiler.opt_level(CraneliftOptLevel::Speed).num_threads(threads);
+            compiler.opt_level(CraneliftOptLevel::Speed).num_threads(one);
             compiler.push_middleware(stop);
             EngineBuilder::new(compiler)
         }
         Compiler::Singlepass => {
             let mut compiler = Singlepass::new();
-            compiler.num_threads(threads).push_middleware(stop);
+            // Somebody waits for it.
+            compiler.num_threads(one.saturating_add(1)).push_middleware(stop);
             EngineBuilder::new(compiler)
         }
     };
     let mut engine: Engine = builder.set_features(Some(features())).engine().into();
     engine.set_tunables(CompileTunables::new());
     let module = Module::new(&engine, wasm).map_err(|error| error.to_string())?;
-    module.serialize().map(|bytes| bytes.to_vec()).map_err(|error| error.to_string())
+    let artifact = module.serialize().map(|bytes| bytes.to_vec()).map_err(|error| error.to_string())?;
+    match compiler {
+        Compiler::Cranelift => lean(&artifact),
+        // It has few of them, and its code serves until the better one is there.
+        Compiler::Singlepass => Ok(artifact),
+    }
+}
+
+/// An artifact without the places in the module that its instructions come from: half of the file, for a number in a
+/// backtrace that nobody sees.
+fn lean(artifact: &[u8]) -> Result<Vec<u8>, String> {
+    const BEFORE: usize = ArtifactBuild::MAGIC_HEADER.len() + MetadataHeader::LEN;
+    let metadata = artifact.get(BEFORE..).ok_or("the compiler made half an artifact")?;
+    let archived = SerializableModule::archive_from_slice_checked(metadata).map_err(|error| error.to_string())?;
+    let mut module = SerializableModule::deserialize_from_archive(archived).map_err(|error| error.to_string())?;
+    if let SerializableCompilation::Rkyv(compilation) = &mut module.compilation {
+        for info in compilation.function_frame_info.values_mut() {
+            info.address_map.instructions.clear();
+        }
+    }
+    let metadata = module.serialize().map_err(|error| error.to_string())?;
+    let header = MetadataHeader::new(metadata.len()).into_bytes();
+    Ok([ArtifactBuild::MAGIC_HEADER.as_slice(), &header, &metadata].concat())
 }
 
 /// Does it have a memory that begins without a page? The code of singlepass compares addresses with the length less the
@@ -159,7 +187,7 @@ impl Loaded {
     /// The bytes are machine code: they must be exactly what [`compile`] returned on a machine with the same
     /// [`settings`]. The cache proves that by checksum before it calls this.
     #[expect(unsafe_code, reason = "loads machine code; the contract is handed on to the caller")]
-    pub(crate) unsafe fn new(artifact: Vec<u8>, compiler: Compiler, facts: Facts) -> Result<Self, String> {
+    pub(crate) unsafe fn new(artifact: Bytes, compiler: Compiler, facts: Facts) -> Result<Self, String> {
         let engine = Engine::headless();
         let size = artifact.len();
         // SAFETY: the caller's promise. To look at the bytes once more would take longer than all the rest.

@@ -72,7 +72,7 @@ fn compile(wasm: &[u8], compiler: Compiler) -> Option<Arc<Module>> {
     let compiled = catch_unwind(AssertUnwindSafe(|| engine::compile(wasm, compiler)));
     let artifact = compiled.ok()?.ok()?;
     // SAFETY: compiled by this process just now.
-    let loaded = unsafe { Loaded::new(artifact, compiler, facts) }.unwrap();
+    let loaded = unsafe { Loaded::new(artifact.into(), compiler, facts) }.unwrap();
     Some(Arc::new(Module::new(loaded)))
 }
 

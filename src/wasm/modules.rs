@@ -20,7 +20,7 @@ use supervise::Scope;
 use types::Reason;
 
 use crate::{
-    cache::Cache,
+    cache::{self, Cache},
     compile::{self, CompileArgs},
     engine::{Compiler, Loaded},
     figures::Figures,
@@ -135,7 +135,7 @@ impl Modules {
                 Ok(loaded)
             }
             None => {
-                let made = self.make(&artifact.path, asked.artifact_bytes, compiler).await;
+                let made = self.make(artifact, asked.artifact_bytes, compiler).await;
                 made.map(|loaded| self.remember(&key, loaded))
             }
         };
@@ -179,27 +179,29 @@ impl Modules {
 
     async fn make(
         self: &Arc<Self>,
-        path: &Path,
+        artifact: &Artifact,
         most_bytes: u64,
         compiler: Option<Compiler>,
     ) -> Result<Arc<Module>, InvokeError> {
-        let path = std::path::absolute(path).map_err(|error| unreadable(path, &error))?;
-        let (cache, file) = (self.cache.clone(), path.clone());
+        let path = &artifact.path;
+        let file = std::path::absolute(path).map_err(|error| unreadable(path, &error))?;
+        let (cache, identity) = (self.cache.clone(), cache::identity(artifact));
         let found = blocking(move || {
-            let wasm = read(&file, most_bytes)?;
-            let (hash, size) = (blake3::hash(&wasm), wasm.len() as u64);
-            let best = compiler.unwrap_or(Compiler::Cranelift);
-            let loaded = cache.load(hash, best);
-            if loaded.is_none() {
-                scan::scan(&wasm)?;
+            if let Some(loaded) = cache.load(identity, compiler.unwrap_or(Compiler::Cranelift)) {
+                return Ok(Found::Loaded(loaded));
             }
-            Ok((Source { path: file, hash, size }, loaded))
+            let wasm = read(&file, most_bytes)?;
+            scan::scan(&wasm)?;
+            let hashes = cache::Source { identity, module: blake3::hash(&wasm) };
+            Ok(Found::Source(Source { path: file, hashes, size: wasm.len() as u64 }))
         });
-        let (source, loaded) = found.await?;
-        if let Some(loaded) = loaded {
-            self.figures.modules.with(["disk"]).inc();
-            return Ok(Arc::new(Module::new(loaded)));
-        }
+        let source = match found.await? {
+            Found::Source(source) => source,
+            Found::Loaded(loaded) => {
+                self.figures.modules.with(["disk"]).inc();
+                return Ok(Arc::new(Module::new(loaded)));
+            }
+        };
         let behind = self.background.as_ref().filter(|_| compiler.is_none());
         let first = match behind {
             Some(background) => match self.compile(&source, Compiler::Singlepass).await {
@@ -234,7 +236,7 @@ impl Modules {
                     }
                 }
                 // It runs all the same.
-                Some(Err(error)) => tracing::warn!(module = %source.hash, %error, "a module is not optimised"),
+                Some(Err(error)) => tracing::warn!(module = %source.hashes.module, %error, "a module is not optimised"),
                 // The node stops; the child goes with this.
                 None => {}
             }
@@ -245,12 +247,14 @@ impl Modules {
     async fn compile(&self, source: &Source, compiler: Compiler) -> Result<Loaded, InvokeError> {
         let closed = |_| InvokeError::new(Reason::Internal, "the wasm runtime is closed");
         let place = self.compiling.acquire().await.map_err(closed)?;
-        let temporary = Temporary(self.cache.temporary(source.hash).map_err(|error| internal(&error.to_string()))?);
+        let temporary =
+            Temporary(self.cache.temporary(source.hashes.identity).map_err(|error| internal(&error.to_string()))?);
         let megabytes = u32::try_from(source.size.div_ceil(1 << 20)).unwrap_or(u32::MAX);
         let cpu = self.child.cpu_base.saturating_add(self.child.cpu_per_megabyte.saturating_mul(megabytes));
         let args = CompileArgs {
             input: source.path.clone(),
             output: temporary.0.clone(),
+            identity: source.hashes.identity,
             compiler,
             memory_bytes: self.child.memory_bytes,
             cpu_seconds: cpu.as_secs().max(1),
@@ -259,16 +263,24 @@ impl Modules {
         compile::run(&self.child.program, &args).await?;
         self.figures.compile.with([compiler.as_str()]).since(started);
         drop(place);
-        let (cache, hash) = (self.cache.clone(), source.hash);
-        blocking(move || cache.adopt(&temporary.0, hash, compiler).map_err(|problem| internal(&problem))).await
+        let (cache, hashes) = (self.cache.clone(), source.hashes);
+        blocking(move || cache.adopt(&temporary.0, hashes, compiler).map_err(|problem| internal(&problem))).await
     }
 }
 
 /// The module as it came.
 struct Source {
     path: PathBuf,
-    hash: blake3::Hash,
+    hashes: cache::Source,
     size: u64,
+}
+
+/// What is on this node's disk of a module.
+enum Found {
+    /// Its code.
+    Loaded(Loaded),
+    /// The module alone.
+    Source(Source),
 }
 
 /// A file that is removed when nobody wants it any more; after a rename there is nothing to remove.

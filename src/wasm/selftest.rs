@@ -35,7 +35,7 @@ pub(crate) fn run(shared: &Shared) -> Result<(), String> {
 fn stops(shared: &Shared, compiler: Compiler) -> Result<(), String> {
     let artifact = engine::compile(ENDLESS, compiler)?;
     // SAFETY: compiled by this process just now.
-    let loaded = Arc::new(unsafe { Loaded::new(artifact, compiler, Facts { puts_back: true }) }?);
+    let loaded = Arc::new(unsafe { Loaded::new(artifact.into(), compiler, Facts { puts_back: true }) }?);
     let limits = Limits::default();
     let make = Make {
         loaded: &loaded,

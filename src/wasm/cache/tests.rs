@@ -11,8 +11,13 @@ const WAT: &str = r#"(module (func (export "_start") (loop (br 0))))"#;
 struct Bench {
     dir: tempfile::TempDir,
     cache: Cache,
-    module: blake3::Hash,
+    source: Source,
     file: Vec<u8>,
+}
+
+/// Known by another hash than that of its bytes.
+fn source(module: &[u8]) -> Source {
+    Source { identity: blake3::hash(&[module, b"identity"].concat()), module: blake3::hash(module) }
 }
 
 impl Bench {
@@ -20,18 +25,18 @@ impl Bench {
         let dir = tempfile::tempdir().unwrap();
         let cache = Cache::open(dir.path(), u64::MAX).unwrap();
         let wasm = wat::parse_str(WAT).unwrap();
-        let module = blake3::hash(&wasm);
+        let source = source(&wasm);
         let artifact = engine::compile(&wasm, COMPILER).unwrap();
-        let mut file = header(&engine::settings(COMPILER), module, FACTS, &artifact);
+        let mut file = header(&engine::settings(COMPILER), source, FACTS, &artifact);
         file.extend_from_slice(&artifact);
-        Self { dir, cache, module, file }
+        Self { dir, cache, source, file }
     }
 
     /// Does the cache load this file? If not it must have removed it.
     fn loads(&self, file: &[u8]) -> bool {
-        let path = self.cache.path(self.module, COMPILER);
+        let path = self.cache.path(self.source.identity, COMPILER);
         fs::write(&path, file).unwrap();
-        let loaded = self.cache.load(self.module, COMPILER).is_some();
+        let loaded = self.cache.load(self.source.identity, COMPILER).is_some();
         assert_eq!(path.exists(), loaded, "an artifact that is not used is removed");
         loaded
     }
@@ -74,19 +79,20 @@ fn a_truncated_or_longer_artifact_is_not_loaded() {
 fn artifacts_of_another_version_machine_or_module_are_not_loaded() {
     let bench = Bench::new();
     let settings = engine::settings(COMPILER);
-    let artifact = &bench.file[header(&settings, bench.module, FACTS, &[]).len()..];
-    let made = |settings: &str, module| [header(settings, module, FACTS, artifact).as_slice(), artifact].concat();
-    assert!(bench.loads(&made(&settings, bench.module)), "the way they are made here is right");
+    let artifact = &bench.file[header(&settings, bench.source, FACTS, &[]).len()..];
+    let made = |settings: &str, source| [header(settings, source, FACTS, artifact).as_slice(), artifact].concat();
+    assert!(bench.loads(&made(&settings, bench.source)), "the way they are made here is right");
     let older = settings.replace(engine::version(), "7.4.1");
     assert_ne!(older, settings);
-    assert!(!bench.loads(&made(&older, bench.module)), "another version of wasmer");
+    assert!(!bench.loads(&made(&older, bench.source)), "another version of wasmer");
     let other = settings.replace("cpu=", "cpu=AVX9000+");
-    assert!(!bench.loads(&made(&other, bench.module)), "another processor");
-    assert!(!bench.loads(&made(&settings, blake3::hash(b"another"))), "another module");
+    assert!(!bench.loads(&made(&other, bench.source)), "another processor");
+    let other = Source { identity: blake3::hash(b"another"), ..bench.source };
+    assert!(!bench.loads(&made(&settings, other)), "another module");
     let mut version = bench.file.clone();
     version[8] = 9;
     assert!(!bench.loads(&version), "another version of the header");
-    assert!(!bench.loads(&made(&engine::settings(Compiler::Cranelift), bench.module)), "another compiler");
+    assert!(!bench.loads(&made(&engine::settings(Compiler::Cranelift), bench.source)), "another compiler");
 }
 
 #[test]
@@ -120,11 +126,37 @@ fn the_least_recently_used_artifacts_make_room() {
     assert_eq!(left, [false, true, true]);
 }
 
+#[test]
+fn what_the_child_wrote_of_other_bytes_is_not_adopted() {
+    let bench = Bench::new();
+    let temporary = bench.cache.temporary(bench.source.identity).unwrap();
+    fs::write(&temporary, &bench.file).unwrap();
+    let other = Source { module: blake3::hash(b"changed meanwhile"), ..bench.source };
+    let refused = bench.cache.adopt(&temporary, other, COMPILER).unwrap_err();
+    assert_eq!(refused, "it belongs to another module");
+    bench.cache.adopt(&temporary, bench.source, COMPILER).unwrap();
+    assert!(bench.cache.load(bench.source.identity, COMPILER).is_some(), "kept under its name");
+}
+
+#[test]
+fn code_begins_where_it_is_aligned_whatever_the_settings() {
+    for length in 0..200 {
+        assert_eq!(header(&"x".repeat(length), source(b""), FACTS, b"code").len() % ALIGN, 0, "{length}");
+    }
+}
+
+#[test]
+fn modules_of_one_digest_but_other_sizes_are_told_apart() {
+    let artifact = |digest: &str, size| Artifact { digest: digest.to_owned(), path: PathBuf::new(), size };
+    let all = [artifact("a", 1), artifact("a", 2), artifact("b", 1)].map(|it| identity(&it));
+    assert!(all[0] != all[1] && all[0] != all[2] && all[1] != all[2]);
+}
+
 /// A file whose code is a few bytes: what is looked at is the header.
-fn small() -> (String, blake3::Hash, Vec<u8>) {
-    let (settings, module, code) = ("wasmer=1;cpu=none".to_owned(), blake3::hash(b"module"), b"machine code");
-    let file = [header(&settings, module, FACTS, code).as_slice(), code].concat();
-    (settings, module, file)
+fn small() -> (String, Source, Vec<u8>) {
+    let (settings, source, code) = ("wasmer=1;cpu=none".to_owned(), source(b"module"), b"machine code");
+    let file = [header(&settings, source, FACTS, code).as_slice(), code].concat();
+    (settings, source, file)
 }
 
 proptest! {
@@ -135,7 +167,7 @@ proptest! {
     fn an_edited_artifact_is_never_accepted(
         edits in proptest::collection::vec((any::<proptest::sample::Index>(), any::<u8>(), 0u8..4), 0..6),
     ) {
-        let (settings, module, file) = small();
+        let (settings, source, file) = small();
         let mut edited = file.clone();
         for (place, byte, kind) in edits {
             let place = place.index(edited.len());
@@ -149,7 +181,7 @@ proptest! {
                 edited.push(byte);
             }
         }
-        let accepted = verify(&edited, &settings, module);
+        let accepted = verify(&edited, &settings, source.identity, None);
         prop_assert_eq!(accepted.is_ok(), edited == file, "{:?}", accepted);
     }
 
@@ -159,12 +191,12 @@ proptest! {
         length in any::<u32>(),
         begins in 0usize..3,
     ) {
-        let (settings, module, _) = small();
+        let (settings, source, _) = small();
         let begin = match begins {
             0 => Vec::new(),
             1 => MAGIC.to_vec(),
             _ => [MAGIC.as_slice(), &VERSION.to_le_bytes(), &length.to_le_bytes()].concat(),
         };
-        prop_assert!(verify(&[begin, rest].concat(), &settings, module).is_err());
+        prop_assert!(verify(&[begin, rest].concat(), &settings, source.identity, None).is_err());
     }
 }

@@ -6,7 +6,19 @@ use proptest::prelude::*;
 use std::os::unix::ffi::OsStringExt;
 
 fn word() -> impl Strategy<Value = OsString> {
-    let flags = ["--input", "--output", "--compiler", "--memory", "--cpu", "singlepass", "cranelift", "7", "-1", ""];
+    let flags = [
+        "--input",
+        "--output",
+        "--identity",
+        "--compiler",
+        "--memory",
+        "--cpu",
+        "singlepass",
+        "cranelift",
+        "7",
+        "-1",
+        "",
+    ];
     prop_oneof![
         proptest::sample::select(flags.to_vec()).prop_map(OsString::from),
         any::<u64>().prop_map(|number| number.to_string().into()),
@@ -22,13 +34,14 @@ proptest! {
     fn a_command_line_is_read_back(
         input in proptest::collection::vec(1u8.., 0..40),
         output in proptest::collection::vec(1u8.., 0..40),
+        identity in any::<[u8; 32]>(),
         fast in any::<bool>(),
         memory_bytes in any::<u64>(),
         cpu_seconds in any::<u64>(),
     ) {
         let compiler = if fast { Compiler::Singlepass } else { Compiler::Cranelift };
         let (input, output) = (OsString::from_vec(input).into(), OsString::from_vec(output).into());
-        let args = CompileArgs { input, output, compiler, memory_bytes, cpu_seconds };
+        let args = CompileArgs { input, output, identity: identity.into(), compiler, memory_bytes, cpu_seconds };
         prop_assert_eq!(CompileArgs::parse(args.to_command_line().into_iter().skip(1)), Some(args));
     }
 

@@ -58,7 +58,7 @@ fn loaded() -> Arc<Loaded> {
             let artifact = engine::compile(&wasm, Compiler::Singlepass).unwrap();
             // SAFETY: compiled just now.
             #[expect(unsafe_code, reason = "loads what was compiled a line before")]
-            Arc::new(unsafe { Loaded::new(artifact, Compiler::Singlepass, facts) }.unwrap())
+            Arc::new(unsafe { Loaded::new(artifact.into(), Compiler::Singlepass, facts) }.unwrap())
         })
         .clone()
 }

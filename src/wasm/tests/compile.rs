@@ -263,6 +263,7 @@ fn the_command_line_of_the_child_is_read_back() {
     let args = wasm::CompileArgs {
         input: "/a b".into(),
         output: "/c".into(),
+        identity: blake3::hash(b"module"),
         compiler: wasm::Compiler::Singlepass,
         memory_bytes: 1_500_000_000,
         cpu_seconds: 7,
@@ -282,6 +283,7 @@ fn the_child_refuses_what_does_not_compile_and_says_why() {
     let args = wasm::CompileArgs {
         input,
         output: output.clone(),
+        identity: blake3::hash(b"module"),
         compiler: wasm::Compiler::Cranelift,
         memory_bytes: 1 << 30,
         cpu_seconds: 5,
