@@ -3,6 +3,7 @@
 //!
 //! ```text
 //!   daemon: <program> compile-module --input F --output F --identity HASH --compiler NAME --memory BYTES --cpu SECONDS
+//!             --behind BOOL
 //!   child:  limits on itself ► reads F ► validates and compiles ► writes header + artifact ► exit 0
 //! ```
 //! The child says in the artifact's header which module it read, so the daemon notices a file that changed.
@@ -46,7 +47,8 @@ const SIGXCPU: i32 = 24;
 const SIGXFSZ: i32 = 25;
 
 /// What the child is told on its command line:
-/// `compile-module --input F --output F --identity HASH --compiler NAME --memory BYTES --cpu SECONDS`.
+/// `compile-module --input F --output F --identity HASH --compiler NAME --memory BYTES --cpu SECONDS
+/// --behind BOOL`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CompileArgs {
     /// The module.
@@ -61,6 +63,8 @@ pub struct CompileArgs {
     pub memory_bytes: u64,
     /// Limit of its processor time in seconds.
     pub cpu_seconds: u64,
+    /// Nobody waits for it: it gives way to whatever else there is to do.
+    pub behind: bool,
 }
 
 impl CompileArgs {
@@ -80,13 +84,15 @@ impl CompileArgs {
             self.memory_bytes.to_string().into(),
             "--cpu".into(),
             self.cpu_seconds.to_string().into(),
+            "--behind".into(),
+            self.behind.to_string().into(),
         ]
     }
 
     /// Reads a command line without the subcommand; none when something is missing or unknown.
     pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Option<Self> {
         let (mut input, mut output, mut identity) = (None, None, None);
-        let (mut compiler, mut memory, mut cpu) = (None, None, None);
+        let (mut compiler, mut memory, mut cpu, mut behind) = (None, None, None, None);
         let mut arguments = arguments.into_iter();
         while let Some(flag) = arguments.next() {
             let value = arguments.next()?;
@@ -97,11 +103,12 @@ impl CompileArgs {
                 "--compiler" => compiler = Compiler::from_word(value.to_str()?),
                 "--memory" => memory = value.to_str()?.parse().ok(),
                 "--cpu" => cpu = value.to_str()?.parse().ok(),
+                "--behind" => behind = value.to_str()?.parse().ok(),
                 _ => return None,
             }
         }
-        let (input, output, identity) = (input?, output?, identity?);
-        Some(Self { input, output, identity, compiler: compiler?, memory_bytes: memory?, cpu_seconds: cpu? })
+        let (input, output, identity, compiler) = (input?, output?, identity?, compiler?);
+        Some(Self { input, output, identity, compiler, memory_bytes: memory?, cpu_seconds: cpu?, behind: behind? })
     }
 }
 
@@ -121,6 +128,9 @@ fn limit(args: &CompileArgs) -> io::Result<()> {
     let set = |resource, soft: u64, hard: u64| {
         setrlimit(resource, Rlimit { current: Some(soft), maximum: Some(hard) }).map_err(io::Error::from)
     };
+    if args.behind {
+        rustix::process::nice(10)?;
+    }
     set(Resource::Core, 0, 0)?;
     set(Resource::As, args.memory_bytes, args.memory_bytes)?;
     // Soft first: SIGXCPU tells the daemon which limit it was.

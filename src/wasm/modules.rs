@@ -81,13 +81,15 @@ pub(crate) struct Modules {
     cache: Arc<Cache>,
     child: ChildLimits,
     compiling: Semaphore,
+    /// One at a time behind calls, and never in the way of what a caller waits for.
+    optimising: Semaphore,
     /// Where optimising goes on behind calls; none: it is done before the first one.
     background: Option<Scope>,
     figures: Figures,
 }
 
 impl Modules {
-    /// With a cache; at most `concurrency` children at once.
+    /// With a cache; at most `concurrency` children that somebody waits for at once.
     pub(crate) fn new(
         cache: Cache,
         child: ChildLimits,
@@ -101,6 +103,7 @@ impl Modules {
             cache: Arc::new(cache),
             child,
             compiling: Semaphore::new(concurrency.clamp(1, Semaphore::MAX_PERMITS)),
+            optimising: Semaphore::new(1),
             figures,
         }
     }
@@ -204,14 +207,14 @@ impl Modules {
         };
         let behind = self.background.as_ref().filter(|_| compiler.is_none());
         let first = match behind {
-            Some(background) => match self.compile(&source, Compiler::Singlepass).await {
+            Some(background) => match self.compile(&source, Compiler::Singlepass, false).await {
                 Ok(loaded) => Ok((loaded, Some(background))),
                 // What cannot be compiled in one pass (SIMD) is optimised at once.
-                Err(_) => self.compile(&source, Compiler::Cranelift).await.map(|loaded| (loaded, None)),
+                Err(_) => self.compile(&source, Compiler::Cranelift, false).await.map(|loaded| (loaded, None)),
             },
             None => {
                 let compiler = compiler.unwrap_or(Compiler::Cranelift);
-                self.compile(&source, compiler).await.map(|loaded| (loaded, None))
+                self.compile(&source, compiler, false).await.map(|loaded| (loaded, None))
             }
         };
         let (loaded, behind) = first?;
@@ -228,7 +231,7 @@ impl Modules {
     fn optimise(self: &Arc<Self>, background: &Scope, source: Source, module: &Arc<Module>) {
         let (modules, module, stop) = (self.clone(), Arc::downgrade(module), background.stop());
         background.spawn_once("optimise", async move {
-            let compiling = modules.compile(&source, Compiler::Cranelift);
+            let compiling = modules.compile(&source, Compiler::Cranelift, true);
             match stop.run_until_cancelled(compiling).await {
                 Some(Ok(loaded)) => {
                     if let Some(module) = module.upgrade() {
@@ -244,9 +247,10 @@ impl Modules {
         });
     }
 
-    async fn compile(&self, source: &Source, compiler: Compiler) -> Result<Loaded, InvokeError> {
+    async fn compile(&self, source: &Source, compiler: Compiler, behind: bool) -> Result<Loaded, InvokeError> {
         let closed = |_| InvokeError::new(Reason::Internal, "the wasm runtime is closed");
-        let place = self.compiling.acquire().await.map_err(closed)?;
+        let places = if behind { &self.optimising } else { &self.compiling };
+        let place = places.acquire().await.map_err(closed)?;
         let temporary =
             Temporary(self.cache.temporary(source.hashes.identity).map_err(|error| internal(&error.to_string()))?);
         let megabytes = u32::try_from(source.size.div_ceil(1 << 20)).unwrap_or(u32::MAX);
@@ -258,6 +262,7 @@ impl Modules {
             compiler,
             memory_bytes: self.child.memory_bytes,
             cpu_seconds: cpu.as_secs().max(1),
+            behind,
         };
         let started = Instant::now();
         compile::run(&self.child.program, &args).await?;

@@ -13,6 +13,8 @@ fn word() -> impl Strategy<Value = OsString> {
         "--compiler",
         "--memory",
         "--cpu",
+        "--behind",
+        "true",
         "singlepass",
         "cranelift",
         "7",
@@ -38,10 +40,11 @@ proptest! {
         fast in any::<bool>(),
         memory_bytes in any::<u64>(),
         cpu_seconds in any::<u64>(),
+        behind in any::<bool>(),
     ) {
         let compiler = if fast { Compiler::Singlepass } else { Compiler::Cranelift };
         let (input, output) = (OsString::from_vec(input).into(), OsString::from_vec(output).into());
-        let args = CompileArgs { input, output, identity: identity.into(), compiler, memory_bytes, cpu_seconds };
+        let args = CompileArgs { input, output, identity: identity.into(), compiler, memory_bytes, cpu_seconds, behind };
         prop_assert_eq!(CompileArgs::parse(args.to_command_line().into_iter().skip(1)), Some(args));
     }
 

@@ -267,6 +267,7 @@ fn the_command_line_of_the_child_is_read_back() {
         compiler: wasm::Compiler::Singlepass,
         memory_bytes: 1_500_000_000,
         cpu_seconds: 7,
+        behind: true,
     };
     let line = args.to_command_line();
     assert_eq!(line[0], wasm::COMPILE_COMMAND);
@@ -287,6 +288,7 @@ fn the_child_refuses_what_does_not_compile_and_says_why() {
         compiler: wasm::Compiler::Cranelift,
         memory_bytes: 1 << 30,
         cpu_seconds: 5,
+        behind: false,
     };
     let ended = std::process::Command::new(program()).args(args.to_command_line()).output().unwrap();
     assert_eq!(ended.status.code(), Some(3));
