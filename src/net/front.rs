@@ -39,7 +39,7 @@ pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const DRAINED_BYTES: u64 = 1 << 20;
 const DRAINED_WITHIN: Duration = Duration::from_secs(1);
 
-/// Characters of a path that are logged and told.
+/// Bytes of a path that are logged and told, about.
 const LONGEST_PATH: usize = 512;
 
 /// Id of a request, in its extensions: the caller's own if it is short visible ASCII, else a new one.
@@ -85,7 +85,7 @@ impl Front {
         let asked = Asked {
             id: request_id(request.headers()),
             method: request.method().clone(),
-            path: request.uri().path().chars().take(LONGEST_PATH).collect(),
+            path: clipped(request.uri().path()).to_owned(),
             grpc: is_grpc(request.headers()),
         };
         let (id, method, path) = (&*asked.id.0, &asked.method, asked.path.as_str());
@@ -170,6 +170,10 @@ impl Front {
             }
         }
     }
+}
+
+fn clipped(path: &str) -> &str {
+    path.get(..path.floor_char_boundary(LONGEST_PATH)).unwrap_or(path)
 }
 
 fn refuse(problem: Problem) -> Response {
