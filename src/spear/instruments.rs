@@ -20,6 +20,10 @@ use crate::{
     stopped::Stopped,
 };
 
+/// Spans around every request and every call: in traces always, in the log from the level debug on.
+#[cfg(feature = "otel")]
+const EVERY_CALL: [&str; 2] = ["request", "invoke"];
+
 /// A layer of the process's logging.
 pub type LogLayer = Box<dyn Layer<Registry> + Send + Sync>;
 
@@ -78,10 +82,14 @@ impl Instruments {
         // Our spans, and of the events what went wrong.
         let wanted = |meta: &tracing::Metadata<'_>| {
             let crate_name = meta.target().split("::").next().unwrap_or_default();
-            let most = if meta.is_span() { Level::INFO } else { Level::WARN };
+            let most = match meta.name() {
+                name if meta.is_span() && EVERY_CALL.contains(&name) => Level::DEBUG,
+                _ if meta.is_span() => Level::INFO,
+                _ => Level::WARN,
+            };
             OURS.contains(&crate_name) && *meta.level() <= most
         };
-        let filter = FilterFn::new(wanted).with_max_level_hint(LevelFilter::INFO);
+        let filter = FilterFn::new(wanted).with_max_level_hint(LevelFilter::DEBUG);
         Some(traces.layer::<Registry>().with_filter(filter).boxed())
     }
 

@@ -98,7 +98,8 @@ impl Functions {
         self.bus.emit(CallSignal { execution, task, name, at: begun, ended: None });
         let functions = self.clone();
         let begun = Begun { functions, function, execution, begun, at, logs, lease, noted: false, _place: place };
-        let span = tracing::info_span!("invoke", %execution, task = %task);
+        // For traces; see the front of a listener.
+        let span = tracing::debug_span!("invoke", %execution, task = %task);
         trace::adopt(&span, call.traceparent.as_deref());
         if let Some(context) = trace::of(&span).or_else(|| call.traceparent.clone()) {
             call.env.insert("TRACEPARENT".to_owned(), context);
