@@ -19,6 +19,10 @@ use types::{ErrorKind, Fault, FieldError};
 
 /// Media type of a problem.
 pub const MEDIA_TYPE: &str = "application/problem+json";
+/// Another request had this idempotency key.
+pub const KEY_REUSED: &str = "IDEMPOTENCY_KEY_REUSED";
+/// The host of a callback is not one that may be called.
+pub const CALLBACK_REFUSED: &str = "CALLBACK_REFUSED";
 
 /// Status of a kind of error over HTTP.
 pub fn http_status(kind: ErrorKind) -> StatusCode {
@@ -79,6 +83,14 @@ impl Problem {
         let status = http_status(fault.kind);
         let (headers, members) = (Vec::new(), BTreeMap::new());
         Self(Box::new(Parts { fault, status, error: None, retry_after, cause: None, headers, members }))
+    }
+
+    /// Of a request to run something: 422 for what is well-formed and still cannot be done, whichever role is asked.
+    pub fn of_run(fault: Fault) -> Self {
+        match &*fault.code {
+            KEY_REUSED | CALLBACK_REFUSED => Self::new(fault).status(StatusCode::UNPROCESSABLE_ENTITY),
+            _ => Self::new(fault),
+        }
     }
 
     /// What older clients read as `error`, where it is not the code.

@@ -2,7 +2,14 @@
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use std::{any::Any, collections::BTreeMap, fmt, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    any::Any,
+    collections::BTreeMap,
+    fmt,
+    path::PathBuf,
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
 
 use api::{Ended, Invocation, InvokeError, ReplyHead};
 
@@ -176,6 +183,11 @@ pub trait Instance: Send {
 
     /// Bytes that it holds now.
     fn memory_bytes(&self) -> u64;
+
+    /// Where it will tell them, when its first call has made it; none: it holds them already.
+    fn memory_to_come(&self) -> Option<Arc<AtomicU64>> {
+        None
+    }
 
     /// Ends it; after `grace` by force.
     async fn stop(self: Box<Self>, grace: Duration);

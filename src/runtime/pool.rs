@@ -12,7 +12,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc, Mutex, MutexGuard,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -97,6 +97,8 @@ struct Kept {
 
 struct Busy {
     view: InstanceView,
+    /// Of one that is made by this call.
+    memory_to_come: Option<Arc<AtomicU64>>,
     kill: CancellationToken,
 }
 
@@ -114,7 +116,7 @@ struct Shared {
     settings: PoolSettings,
     places: Arc<Semaphore>,
     waiting: AtomicUsize,
-    next_id: Arc<std::sync::atomic::AtomicU64>,
+    next_id: Arc<AtomicU64>,
     state: Mutex<State>,
 }
 
@@ -138,7 +140,7 @@ impl Pool {
         prepared: Prepared,
         spec: InstanceSpec,
         settings: PoolSettings,
-        next_id: Arc<std::sync::atomic::AtomicU64>,
+        next_id: Arc<AtomicU64>,
     ) -> Self {
         let places = Arc::new(Semaphore::new(settings.concurrency.clamp(1, Semaphore::MAX_PERMITS)));
         Self(Arc::new(Shared {
@@ -177,7 +179,7 @@ impl Pool {
     pub fn instances(&self) -> Vec<InstanceView> {
         let state = self.0.lock();
         let idle = state.idle.iter().map(Kept::view);
-        let busy = state.busy.values().map(|busy| busy.view.clone());
+        let busy = state.busy.values().map(Busy::view);
         idle.chain(busy).collect()
     }
 
@@ -335,6 +337,13 @@ impl Shared {
     }
 }
 
+impl Busy {
+    fn view(&self) -> InstanceView {
+        let told = self.memory_to_come.as_ref().map(|told| told.load(Ordering::Relaxed));
+        InstanceView { memory_bytes: told.unwrap_or(self.view.memory_bytes), ..self.view.clone() }
+    }
+}
+
 impl Kept {
     fn view(&self) -> InstanceView {
         InstanceView {
@@ -382,7 +391,8 @@ impl Lease {
         kept.uses += 1;
         kept.since = Instant::now();
         let view = InstanceView { state: InstanceState::Busy, execution: Some(execution), ..kept.view() };
-        self.pool.0.lock().busy.insert(kept.id, Busy { view, kill: call.cancel.clone() });
+        let memory_to_come = (view.memory_bytes == 0).then(|| kept.instance.memory_to_come()).flatten();
+        self.pool.0.lock().busy.insert(kept.id, Busy { view, memory_to_come, kill: call.cancel.clone() });
         let answer = kept.instance.invoke(call, streams).await;
         self.reusable = kept.instance.reusable() && kept.uses < self.pool.0.settings.uses;
         answer

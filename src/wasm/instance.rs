@@ -12,7 +12,10 @@
 use async_trait::async_trait;
 use futures_util::StreamExt;
 use std::{
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
@@ -57,6 +60,8 @@ pub(crate) struct WasmInstance {
     spec: Arc<InstanceSpec>,
     arguments: Arc<Arguments>,
     live: Option<Box<Live>>,
+    /// Bytes of the one that a call makes, for who looks meanwhile.
+    made_bytes: Arc<AtomicU64>,
     reusable: bool,
 }
 
@@ -67,7 +72,7 @@ impl WasmInstance {
     /// Its arguments or environment cannot be passed.
     pub(crate) fn new(shared: Arc<Shared>, module: Arc<Module>, spec: Arc<InstanceSpec>) -> Result<Self, InvokeError> {
         let arguments = Arc::new(arguments(&spec, None)?);
-        Ok(Self { shared, module, spec, arguments, live: None, reusable: true })
+        Ok(Self { shared, module, spec, arguments, live: None, made_bytes: Arc::default(), reusable: true })
     }
 }
 
@@ -112,13 +117,14 @@ struct Work {
     start: Start,
     control: Arc<Control>,
     live: Option<Box<Live>>,
+    made_bytes: Option<Arc<AtomicU64>>,
     until: Until,
 }
 
 impl Work {
     /// Runs the call on this thread. What is handed back may be one that is not called again.
     fn run(self) -> Ran {
-        let Self { shared, module, spec, mut start, control, live, mut until } = self;
+        let Self { shared, module, spec, mut start, control, live, made_bytes, mut until } = self;
         let scratch = match grants::open(&spec.grants, &shared.scratch) {
             Ok((grants, scratch)) => {
                 start.grants = grants;
@@ -142,7 +148,12 @@ impl Work {
                 let made = make(&shared, &loaded, &spec);
                 making = began.elapsed();
                 match made {
-                    Ok(live) => live,
+                    Ok(live) => {
+                        if let Some(told) = made_bytes {
+                            told.store(live.memory_bytes(), Ordering::Relaxed);
+                        }
+                        live
+                    }
                     Err(error) => return (None, Err(error)),
                 }
             }
@@ -234,6 +245,10 @@ impl Instance for WasmInstance {
         self.live.as_ref().map_or(0, |live| live.memory_bytes())
     }
 
+    fn memory_to_come(&self) -> Option<Arc<AtomicU64>> {
+        self.live.is_none().then(|| self.made_bytes.clone())
+    }
+
     async fn stop(self: Box<Self>, _grace: Duration) {
         // `&mut self` of a running call excludes this; between calls no code of the guest runs.
     }
@@ -268,6 +283,7 @@ impl WasmInstance {
             spec: self.spec.clone(),
             start,
             control: control.clone(),
+            made_bytes: self.memory_to_come(),
             live: self.live.take(),
             until,
         }

@@ -64,7 +64,13 @@ use supervise::Scope;
 pub use compile::{COMPILE_COMMAND, CompileArgs, compile_child};
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
-pub use host::fuzzing;
+pub mod fuzzing {
+    //! What fuzz targets drive.
+    pub use crate::{
+        host::fuzzing::{Group, Room},
+        scan::fuzzing::judge,
+    };
+}
 
 pub use engine::{Compiler, version as engine_version};
 pub use scan::{Facts, scan};

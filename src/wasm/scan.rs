@@ -35,6 +35,8 @@ const MOST_BRANCHES: u32 = 200_000;
 /// The function of a reactor that is called before any other.
 pub(crate) const INITIALIZE: &str = "_initialize";
 
+/// How a message begins where the validator has the word.
+const NOT_VALID: &str = "not a valid module";
 /// Unmet imports named in a message.
 const MOST_NAMED: usize = 5;
 /// Characters of a foreign name in a message.
@@ -119,7 +121,7 @@ fn operators(
 }
 
 fn invalid(error: wasmparser::BinaryReaderError) -> InvokeError {
-    refuse(format!("not a valid module: {} (at byte {})", clip(error.message()), error.offset()))
+    refuse(format!("{NOT_VALID}: {} (at byte {})", clip(error.message()), error.offset()))
 }
 
 /// The first eight bytes tell a core module from a component and from everything else.
@@ -369,5 +371,7 @@ fn same(known: &host::Name, ty: &FuncType) -> bool {
         && known.results.iter().map(wanted).eq(ty.results().iter().copied())
 }
 
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 #[cfg(test)]
 mod tests;

@@ -20,7 +20,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     Filter, MOST_INPUT, NewRun,
-    idempotency::{Key, answer, problem},
+    idempotency::{Key, answer},
     view::ExecutionView,
 };
 use crate::{
@@ -241,7 +241,7 @@ async fn run_task(
         false => net::extract::parse(&body)?,
     };
     let new = request.parse()?;
-    let (execution, replayed) = sms.executions.run(task, &new, key.as_ref()).await.map_err(problem)?;
+    let (execution, replayed) = sms.executions.run(task, &new, key.as_ref()).await.map_err(Problem::of_run)?;
     if !new.wait {
         return Ok(answer(accepted(sms.executions.view(&execution), execution.id), replayed));
     }

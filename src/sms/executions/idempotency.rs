@@ -11,10 +11,10 @@
 //! never more keys than executions.
 
 use axum::response::{IntoResponse, Response};
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderValue};
 use net::{
-    Problem,
     idempotency::{self, HEADER, REPLAYED},
+    problem::KEY_REUSED,
 };
 use sha2::{Digest, Sha256};
 use std::fmt::Write as _;
@@ -23,8 +23,6 @@ use types::{ErrorKind, Execution, ExecutionId, Fault, Keyed, Remembered, TaskId,
 
 use super::{NewRun, Service};
 
-/// Another request had this key.
-const REUSED: &str = "IDEMPOTENCY_KEY_REUSED";
 /// Keys that are looked at by one sweep.
 const SWEPT: usize = 1000;
 
@@ -231,17 +229,9 @@ fn reused(record: &Remembered) -> Fault {
     };
     let detail = format!("another request had this key, and made {made}: give every request a key of its own");
     let message = format!("{HEADER}: {detail}");
-    let mut fault = Fault::new(ErrorKind::Invalid, REUSED, message);
+    let mut fault = Fault::new(ErrorKind::Invalid, KEY_REUSED, message);
     fault.errors.push(types::FieldError { field: HEADER.to_owned(), detail });
     fault
-}
-
-/// The problem of a fault: some are for what is well-formed and still cannot be done, as the draft wants it.
-pub(crate) fn problem(fault: Fault) -> Problem {
-    match &*fault.code {
-        REUSED | super::callbacks::REFUSED => Problem::new(fault).status(StatusCode::UNPROCESSABLE_ENTITY),
-        _ => Problem::new(fault),
-    }
 }
 
 /// An answer; marked, where it was given before.

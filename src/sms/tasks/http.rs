@@ -25,7 +25,7 @@ use crate::{
     executions::{
         NewRun,
         http::{MOST_BODY, input_of},
-        idempotency::{Key, answer, problem},
+        idempotency::{Key, answer},
     },
     page::Page,
 };
@@ -304,7 +304,7 @@ async fn register_task(
 ) -> Result<Response, Problem> {
     let key = Key::of(&headers)?;
     let (new, first) = body.parse()?;
-    let made = sms.tasks.register_with(new, first, key.as_ref()).await.map_err(problem)?;
+    let made = sms.tasks.register_with(new, first, key.as_ref()).await.map_err(Problem::of_run)?;
     let body = RegisteredTask {
         success: true,
         task_id: made.task.to_string(),

@@ -18,7 +18,7 @@ fn blocks(mark: &str) -> Vec<String> {
 }
 
 /// Runs a script in a directory; what it wrote to its output.
-fn bash(dir: &Path, registry: &str, script: &str) -> String {
+fn bash(dir: &Path, (registry, agent): (&str, &str), script: &str) -> String {
     let path = format!("{}:/usr/local/bin:/usr/bin:/bin", dir.join("bin").display());
     let mut child = Command::new("bash")
         .args(["-euo", "pipefail", "-c", script])
@@ -27,6 +27,7 @@ fn bash(dir: &Path, registry: &str, script: &str) -> String {
         .env("HOME", dir)
         .env("PATH", path)
         .env("SPEAR_ADDR", registry)
+        .env("SPEARLET_HTTP_ADDR", agent)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -71,14 +72,14 @@ fn the_five_minutes_of_the_readme_do_what_it_says() {
     let [start] = &start[..] else { panic!("one way to start: {start:?}") };
     assert_eq!(start.trim(), "cargo run --release -- serve --role all");
     let daemon = Daemon::start_with(dir.path(), serve("all"));
-    let http = daemon.address("sms/http").to_string();
+    let [http, agent] = ["sms/http", "spearlet/http"].map(|listener| daemon.address(listener).to_string());
 
     let steps = blocks("run");
-    assert_eq!(steps.len(), 5, "write, run, keep, curl, events");
+    assert_eq!(steps.len(), 6, "write, run, keep, invoke, curl, events");
     let marked: Vec<String> =
         steps.iter().enumerate().map(|(at, step)| format!("{step}\necho '== end of {at}'\n")).collect();
     let script = marked.concat().replace("127.0.0.1:8080", &http);
-    let out = bash(dir.path(), &http, &script);
+    let out = bash(dir.path(), (&http, &agent), &script);
     let mut parts = Vec::new();
     let mut rest = &out[..];
     for at in 0..steps.len() {
@@ -86,7 +87,7 @@ fn the_five_minutes_of_the_readme_do_what_it_says() {
         parts.push(part);
         rest = after;
     }
-    let [written, ran, kept, curl, events] = parts[..] else { panic!("{parts:?}") };
+    let [written, ran, kept, called, curl, events] = parts[..] else { panic!("{parts:?}") };
     let has = |part: &str, facts: &[&str]| {
         facts.iter().all(|fact| part.contains(fact)).then_some(()).ok_or_else(|| part.to_owned())
     };
@@ -95,6 +96,7 @@ fn the_five_minutes_of_the_readme_do_what_it_says() {
     has(written, &["hello ", "echo ", "hello.wasm"]).unwrap();
     assert_eq!(ran.trim(), "hello from spear");
     has(kept, &["hello from spear", "completed", "spearlet/grpc"]).unwrap();
+    assert_eq!(called.lines().last(), Some("good morning"));
     has(curl, &["\"success\":true", "\"execution_id\":\"", "hello from spear", "\"exit_code\":0"]).unwrap();
     has(events, &["event: file.created", "event: task.created", "event: execution.created"]).unwrap();
 }

@@ -317,5 +317,7 @@ fn number(task: &Task, key: &str) -> Result<Option<u64>, Fault> {
     }
 }
 
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 #[cfg(test)]
 mod tests;

@@ -19,6 +19,9 @@ mod tally;
 
 pub use invoke::LocalInvoker;
 pub use manifest::Policy;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub use manifest::fuzzing;
 pub(crate) use recent::{Past, Recent, Running, State};
 pub use signals::{CallEnd, CallSignal};
 pub(crate) use tally::{Counted, Tally};

@@ -33,7 +33,7 @@ use crate::{
 };
 
 const PAGE: u32 = 65_536;
-const SECRET: &[u8] = b"nobody in there may ever read these bytes";
+const SECRET_BYTES: usize = 32;
 /// The moment at which everything outside was changed last.
 const LONG_AGO: i64 = 1_000_000;
 /// How long all calls of one input may take together.
@@ -105,6 +105,9 @@ impl Group {
 #[derive(Debug)]
 pub struct Room {
     dir: PathBuf,
+    /// Nobody in there may ever read these bytes. Another one in each room: a fuzzer learns what it is compared with, and
+    /// would write it itself.
+    secret: [u8; SECRET_BYTES],
 }
 
 impl Room {
@@ -114,7 +117,9 @@ impl Room {
     /// Those of the system.
     pub fn new(dir: &Path) -> io::Result<Self> {
         let inside = dir.join("inside");
-        fs::write(dir.join("secret"), SECRET)?;
+        let mut secret = [0; SECRET_BYTES];
+        getrandom::fill(&mut secret).map_err(|_| io::Error::other("no random bytes"))?;
+        fs::write(dir.join("secret"), secret)?;
         fs::create_dir_all(inside.join("d"))?;
         fs::create_dir(inside.join("e"))?;
         fs::write(inside.join("f"), "hello")?;
@@ -132,7 +137,7 @@ impl Room {
         for path in [dir.join("secret"), dir.to_owned()] {
             rustix::fs::utimensat(rustix::fs::CWD, path, &times, rustix::fs::AtFlags::empty())?;
         }
-        Ok(Self { dir: dir.to_owned() })
+        Ok(Self { dir: dir.to_owned(), secret })
     }
 
     /// Runs the calls of an input.
@@ -164,7 +169,7 @@ impl Room {
                 Ended::By(end) => return Err(format!("{}{args:?} ended the guest: {end}", name.name)),
             }
         }
-        guest.knows_nothing()?;
+        guest.knows_nothing_of(&self.secret)?;
         drop(guest);
         self.untouched()
     }
@@ -177,7 +182,7 @@ impl Room {
                 return Err(format!("{} was changed", path.display()));
             }
         }
-        if fs::read(self.dir.join("secret")).ok().as_deref() != Some(SECRET) {
+        if fs::read(self.dir.join("secret")).ok().as_deref() != Some(&self.secret) {
             return Err("the secret was changed".to_owned());
         }
         let beside = fs::read_dir(&self.dir).map_err(|error| error.to_string())?.count();
@@ -291,9 +296,9 @@ impl Guest {
     }
 
     /// Is the secret nowhere in its memory?
-    fn knows_nothing(&self) -> Result<(), String> {
+    fn knows_nothing_of(&self, secret: &[u8]) -> Result<(), String> {
         let memory = self.memory.view(&self.store).copy_to_vec().map_err(|error| error.to_string())?;
-        let found = memory.windows(SECRET.len()).any(|bytes| bytes == SECRET);
+        let found = memory.windows(secret.len()).any(|bytes| bytes == secret);
         if found { Err("the guest has read the secret".to_owned()) } else { Ok(()) }
     }
 }

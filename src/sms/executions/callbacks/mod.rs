@@ -12,7 +12,7 @@
 mod agenda;
 mod tell;
 
-use net::{client::Poster, outbound::AllowedHosts};
+use net::{client::Poster, outbound::AllowedHosts, problem::CALLBACK_REFUSED};
 use std::{
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
@@ -25,8 +25,6 @@ use types::{Callback, CallbackStatus, Clock, ErrorKind, Execution, ExecutionId, 
 use self::agenda::Agenda;
 use crate::Config;
 
-/// The host of a callback is not one that may be called.
-pub(crate) const REFUSED: &str = "CALLBACK_REFUSED";
 /// The setting that says which may.
 const SETTING: &str = "executions.callback_hosts";
 /// Callbacks that may be pending; more are refused until some have come to an end.
@@ -85,7 +83,7 @@ impl Callbacks {
         if fault.kind != ErrorKind::Denied {
             return Err(Fault::invalid_field("callback_url", fault.message));
         }
-        let mut refused = Fault::new(ErrorKind::Denied, REFUSED, format!("callback_url: {}", fault.message));
+        let mut refused = Fault::new(ErrorKind::Denied, CALLBACK_REFUSED, format!("callback_url: {}", fault.message));
         refused.errors.push(FieldError { field: "callback_url".to_owned(), detail: fault.message });
         Err(refused)
     }

@@ -309,10 +309,10 @@ async fn a_host_that_is_not_listed_is_refused_when_it_is_asked_for() {
     let (task, _) = rig.task("t").await;
     let path = format!("/api/v1/tasks/{task}/executions");
     for (url, status, code, word) in [
-        ("https://other.example.com/x", 422, REFUSED, "executions.callback_hosts"),
-        ("http://127.0.0.1:8080/", 422, REFUSED, "executions.callback_hosts"),
-        ("http://[::1]/", 422, REFUSED, "executions.callback_hosts"),
-        ("http://localhost/", 422, REFUSED, "executions.callback_hosts"),
+        ("https://other.example.com/x", 422, CALLBACK_REFUSED, "executions.callback_hosts"),
+        ("http://127.0.0.1:8080/", 422, CALLBACK_REFUSED, "executions.callback_hosts"),
+        ("http://[::1]/", 422, CALLBACK_REFUSED, "executions.callback_hosts"),
+        ("http://localhost/", 422, CALLBACK_REFUSED, "executions.callback_hosts"),
         ("ftp://hooks.example.com/", 400, "INVALID_ARGUMENT", "https or http"),
         ("https://user:hunter2@hooks.example.com/", 400, "INVALID_ARGUMENT", "password"),
         ("nonsense", 400, "INVALID_ARGUMENT", "not a URL"),
@@ -334,7 +334,7 @@ async fn a_host_that_is_not_listed_is_refused_when_it_is_asked_for() {
     let (task, _) = none.task("t").await;
     let refused = json!({"callback_url": "https://hooks.example.com/"});
     let (status, problem) = none.call("POST", &format!("/api/v1/tasks/{task}/executions"), Some(refused)).await;
-    assert_eq!((status, &problem["code"]), (422, &json!(REFUSED)), "without a list nobody is called");
+    assert_eq!((status, &problem["code"]), (422, &json!(CALLBACK_REFUSED)), "without a list nobody is called");
 }
 
 /// A name server that knows one name.

@@ -27,7 +27,7 @@ use utoipa::{IntoParams, OpenApi, ToSchema};
 
 use super::{
     Faces, MOST_INPUT,
-    idempotency::{Answered, REUSED},
+    idempotency::Answered,
     refusal::{EXECUTION, Refusal, id},
     seen::Seen,
     view::{Cancelled, ExecutionView, status_url},
@@ -50,11 +50,11 @@ pub(super) fn router() -> axum::Router<Arc<Faces>> {
         .route("/functions/executions/{execution_id}/cancel", post(cancel_execution))
 }
 
-/// The problem of a fault: some are for what is well-formed and still cannot be done.
+/// The problem of a fault: as the registry has it, and one that only an agent has.
 pub(super) fn problem(fault: Fault) -> Problem {
     match &*fault.code {
-        REUSED | NOT_DURABLE => Problem::new(fault).status(StatusCode::UNPROCESSABLE_ENTITY),
-        _ => Problem::new(fault),
+        NOT_DURABLE => Problem::new(fault).status(StatusCode::UNPROCESSABLE_ENTITY),
+        _ => Problem::of_run(fault),
     }
 }
 
@@ -155,7 +155,7 @@ impl ExecuteBody {
         (status = 404, description = "No such task", body = ProblemBody, content_type = "application/problem+json"),
         (status = 409, description = "Not to be called as it is; an id that is taken", body = ProblemBody, content_type = "application/problem+json"),
         (status = 413, description = "The input is over 8 MiB", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 422, description = "A field of another type; refused by the function; a key of another call; what an asynchronous call cannot have", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 422, description = "A field of another type; refused by the function; a key of another call; what an asynchronous call cannot have; a callback to a host that is not allowed", body = ProblemBody, content_type = "application/problem+json"),
         (status = 429, description = "No place: Retry-After says when", body = ProblemBody, content_type = "application/problem+json"),
         (status = 501, description = "A fresh instance cannot be asked for; no runtime for it", body = ProblemBody, content_type = "application/problem+json"),
         (status = 503, description = "The registry is away, or there is none", body = ProblemBody, content_type = "application/problem+json"),

@@ -11,6 +11,7 @@
 
 use api::{Disposition, Ended, Invocation, InvokeError, ReplyHead};
 use bytes::Bytes;
+use net::problem::KEY_REUSED;
 use sha2::{Digest, Sha256};
 use std::{
     collections::{HashMap, VecDeque, hash_map::Entry},
@@ -28,8 +29,6 @@ const MOST_BYTES: usize = 64 << 20;
 const EACH: usize = 512;
 /// How long one is kept.
 const KEEP: Duration = Duration::from_secs(24 * 3600);
-/// Another call had this key.
-pub(super) const REUSED: &str = "IDEMPOTENCY_KEY_REUSED";
 
 /// What a guest that ended by itself has answered.
 #[derive(Clone, Debug)]
@@ -191,7 +190,7 @@ impl Repeats {
     /// Looks a key up; one that is new is under way from now on.
     ///
     /// # Errors
-    /// [`REUSED`].
+    /// [`KEY_REUSED`].
     pub(super) fn recall(self: &Arc<Self>, task: TaskId, key: &str, fingerprint: Fingerprint) -> Result<Recall, Fault> {
         let id = (task, Sha256::digest(key.as_bytes()).into());
         let mut inner = self.lock();
@@ -245,7 +244,7 @@ impl Inner {
 fn reused() -> Fault {
     let field = net::idempotency::HEADER;
     let detail = "another call of this task had this key: give every call a key of its own";
-    let mut fault = Fault::new(ErrorKind::Invalid, REUSED, format!("{field}: {detail}"));
+    let mut fault = Fault::new(ErrorKind::Invalid, KEY_REUSED, format!("{field}: {detail}"));
     fault.errors.push(FieldError { field: field.to_owned(), detail: detail.to_owned() });
     fault
 }

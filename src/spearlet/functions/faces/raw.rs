@@ -100,7 +100,7 @@ pub(super) fn router() -> axum::Router<Arc<Faces>> {
         (status = 404, description = "No such task", body = ProblemBody, content_type = "application/problem+json"),
         (status = 409, description = "Cancelled; not to be called as it is; an id that is taken", body = ProblemBody, content_type = "application/problem+json"),
         (status = 413, description = "An input that must be whole is over 8 MiB", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 422, description = "Refused by the function; a key of another call; what an asynchronous call cannot have", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 422, description = "Refused by the function; a key of another call; what an asynchronous call cannot have; a callback to a host that is not allowed", body = ProblemBody, content_type = "application/problem+json"),
         (status = 429, description = "No place: Retry-After says when", body = ProblemBody, content_type = "application/problem+json"),
         (status = 500, description = "It trapped, or ended with another exit code than 0 and 75", body = ProblemBody, content_type = "application/problem+json"),
         (status = 502, description = "Its artifact cannot be had", body = ProblemBody, content_type = "application/problem+json"),

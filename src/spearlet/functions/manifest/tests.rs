@@ -1,9 +1,11 @@
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::indexing_slicing, reason = "tests")]
 
-use super::*;
+use super::{
+    fuzzing::{Node, short, task},
+    *,
+};
 use proptest::prelude::*;
-use std::path::Path;
-use types::{ErrorKind, ExecutableType, TaskId, TaskPriority, TaskStatus, Timestamp};
+use types::ErrorKind;
 
 /// How many cases, unless a variable says otherwise.
 fn cases(usual: u32) -> ProptestConfig {
@@ -11,63 +13,29 @@ fn cases(usual: u32) -> ProptestConfig {
     ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
 }
 
-fn task(config: impl IntoIterator<Item = (String, String)>) -> Task {
-    Task {
-        id: TaskId::new(),
-        name: "greet".into(),
-        description: String::new(),
-        status: TaskStatus::Active,
-        priority: TaskPriority::Normal,
-        node_uuid: None,
-        endpoint: String::new(),
-        version: String::new(),
-        capabilities: Vec::new(),
-        registered_at: Timestamp(0),
-        last_heartbeat: Timestamp(0),
-        metadata: BTreeMap::new(),
-        config: config.into_iter().collect(),
-        executable: Some(Executable {
-            kind: ExecutableType::Wasm,
-            uri: "https://example.com/greet.wasm".into(),
-            name: String::new(),
-            checksum_sha256: String::new(),
-            args: Vec::new(),
-            env: BTreeMap::new(),
-        }),
-    }
-}
-
 fn granting(grants: &str) -> Task {
     task([("grants".to_owned(), grants.to_owned())])
 }
 
-/// A node with directories to grant: `read`, `write`, and beside them what nobody may have.
-struct Node {
+/// A node in a directory that goes with it.
+struct Bench {
+    node: Node,
     dir: tempfile::TempDir,
-    config: Config,
 }
 
-impl Node {
+impl std::ops::Deref for Bench {
+    type Target = Node;
+
+    fn deref(&self) -> &Node {
+        &self.node
+    }
+}
+
+impl Bench {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        for path in ["read/inner", "write/inner", "beside/inner", "secrets"] {
-            std::fs::create_dir_all(dir.path().join(path)).unwrap();
-        }
-        std::os::unix::fs::symlink("../beside", dir.path().join("read/out")).unwrap();
-        std::os::unix::fs::symlink("../read/inner", dir.path().join("write/over")).unwrap();
-        std::fs::write(dir.path().join("secrets/key"), "s3cr3t\n").unwrap();
-        std::fs::write(dir.path().join("secrets/large"), vec![b'x'; MOST_SECRET as usize + 1]).unwrap();
-        std::fs::write(dir.path().join("beside/key"), "not for functions").unwrap();
-        let real = dir.path().canonicalize().unwrap();
-        let policy = Policy {
-            read: vec![real.join("read")],
-            write: vec![real.join("write")],
-            scratch_bytes: 1 << 20,
-            env: [("TZ".to_owned(), Some("UTC".to_owned())), ("UNSET".to_owned(), None)].into(),
-            secrets_dir: Some(real.join("secrets")),
-            outbound: vec!["api.example.com:443".into(), "*.example.org".into()],
-        };
-        Self { dir, config: Config { policy, ..Config::default() } }
+        let node = Node::new(dir.path()).unwrap();
+        Self { node, dir }
     }
 
     fn path(&self, path: &str) -> PathBuf {
@@ -79,7 +47,7 @@ impl Node {
         let fault = Manifest::of(&self.config, &granting(grants)).expect_err(grants);
         assert_eq!((fault.kind, fault.errors.len()), (ErrorKind::Invalid, 1), "{fault}");
         assert_eq!(fault.errors[0].field, "config.grants");
-        short(&fault);
+        short(&fault).unwrap();
         fault.errors[0].detail.clone()
     }
 
@@ -88,14 +56,9 @@ impl Node {
     }
 }
 
-fn short(fault: &Fault) {
-    let message = &fault.message;
-    assert!(message.len() < 1000 && !message.chars().any(char::is_control), "{message:?}");
-}
-
 #[test]
 fn nothing_is_granted_that_is_not_asked_for() {
-    let node = Node::new();
+    let node = Bench::new();
     let manifest = Manifest::of(&node.config, &task([])).unwrap();
     assert!(manifest.spec.grants.is_empty() && manifest.spec.env.is_empty() && manifest.outbound.is_empty());
     let manifest = Manifest::of(&node.config, &granting("{}")).unwrap();
@@ -104,7 +67,7 @@ fn nothing_is_granted_that_is_not_asked_for() {
 
 #[test]
 fn directories_are_granted_below_those_of_the_policy_only() {
-    let node = Node::new();
+    let node = Bench::new();
     let granted = |path: &str, mode: &str| {
         let manifest = Manifest::of(&node.config, &granting(&node.directory(&node.path(path), mode))).unwrap();
         manifest.spec.grants.directories[0].clone()
@@ -138,7 +101,7 @@ fn directories_are_granted_below_those_of_the_policy_only() {
 /// Who may register tasks must not find out by them which files a node has.
 #[test]
 fn a_refusal_does_not_tell_what_is_there() {
-    let node = Node::new();
+    let node = Bench::new();
     let detail = |path: &str| {
         let shown = node.path(path).display().to_string();
         node.refused(&node.directory(&node.path(path), "ro")).replace(&shown, "PATH")
@@ -153,7 +116,7 @@ fn a_refusal_does_not_tell_what_is_there() {
 
 #[test]
 fn variables_secrets_hosts_and_scratch_are_those_of_the_policy() {
-    let node = Node::new();
+    let node = Bench::new();
     let grants = r#"{"env": ["TZ", "UNSET"], "secrets": {"KEY": "key"}, "outbound": ["api.example.com:443"],
                      "scratch": {"guest": "/tmp", "bytes": 1048576}}"#;
     let manifest = Manifest::of(&node.config, &granting(grants)).unwrap();
@@ -257,24 +220,13 @@ fn json(depth: u32) -> BoxedStrategy<serde_json::Value> {
     .boxed()
 }
 
-fn within(node: &Node, manifest: &Manifest) {
-    let (config, limits, pool) = (&node.config, &manifest.spec.limits, &manifest.pool);
-    assert!(limits.memory_bytes <= config.limits.memory_bytes && limits.cpu <= config.limits.cpu);
-    assert!(limits.stdout_bytes <= config.limits.stdout_bytes && limits.stderr_bytes <= config.limits.stderr_bytes);
-    assert!(limits.wall <= config.max_timeout && manifest.timeout <= config.max_timeout);
-    assert_eq!((limits.stack_bytes, limits.artifact_bytes), (config.limits.stack_bytes, config.limits.artifact_bytes));
-    assert!(pool.concurrency >= 1 && pool.concurrency <= config.functions.concurrency);
-    assert!(pool.queue <= config.functions.queue && pool.queue_wait <= config.max_timeout && pool.uses >= 1);
-    assert!(pool.warm_min <= pool.warm_max && pool.warm_max <= pool.concurrency);
-    let policy = &config.policy;
-    for directory in &manifest.spec.grants.directories {
-        let below = |roots: &[PathBuf]| roots.iter().any(|root| directory.host.starts_with(root));
-        assert!(below(&policy.write) || (!directory.writable && below(&policy.read)), "{directory:?}");
-    }
-    assert!(manifest.spec.grants.scratch.as_ref().is_none_or(|scratch| scratch.bytes <= policy.scratch_bytes));
-    assert!(manifest.outbound.iter().all(|host| policy.outbound.contains(host)));
-    let known = ["UTC", "s3cr3t"];
-    assert!(manifest.spec.env.values().all(|value| known.contains(&value.as_str())), "{:?}", manifest.spec.env);
+thread_local! {
+    /// Nothing changes it, so one does for all cases of a test.
+    static BENCH: Bench = Bench::new();
+}
+
+fn judge_grants(grants: &serde_json::Value) -> Result<(), String> {
+    BENCH.with(|bench| bench.judge([("grants".to_owned(), grants.to_string())]))
 }
 
 proptest! {
@@ -283,24 +235,12 @@ proptest! {
     /// Whatever stands in a task, it is refused in one short line or it stays within what the node allows.
     #[test]
     fn settings_stay_within_the_node(settings in proptest::collection::vec((keys(), words()), 0..8)) {
-        let node = Node::new();
-        match Manifest::of(&node.config, &task(settings)) {
-            Ok(manifest) => within(&node, &manifest),
-            Err(fault) => {
-                prop_assert_eq!(fault.kind, ErrorKind::Invalid);
-                prop_assert!(fault.errors[0].field.starts_with("config."), "{:?}", fault);
-                short(&fault);
-            }
-        }
+        BENCH.with(|bench| bench.judge(settings)).map_err(TestCaseError::fail)?;
     }
 
     #[test]
     fn grants_stay_within_the_policy(grants in json(4)) {
-        let node = Node::new();
-        match Manifest::of(&node.config, &granting(&grants.to_string())) {
-            Ok(manifest) => within(&node, &manifest),
-            Err(fault) => short(&fault),
-        }
+        judge_grants(&grants).map_err(TestCaseError::fail)?;
     }
 
     /// The same for grants of the right shape.
@@ -314,19 +254,26 @@ proptest! {
         names in proptest::collection::vec(proptest::sample::select(vec!["TZ", "UNSET", "HOME"]), 0..3),
         secrets in proptest::collection::vec(proptest::sample::select(vec!["key", "large", "../beside/key", "other"]), 0..2),
     ) {
-        let node = Node::new();
         let fs: Vec<_> = directories
             .iter()
             .map(|(path, writable)| {
                 let mode = if *writable { "rw" } else { "ro" };
-                serde_json::json!({"host": node.path(path), "guest": "/x", "mode": mode})
+                serde_json::json!({"host": BENCH.with(|bench| bench.path(path)), "guest": "/x", "mode": mode})
             })
             .collect();
         let secrets: BTreeMap<_, _> = secrets.into_iter().enumerate().map(|(index, name)| (format!("S{index}"), name)).collect();
         let grants = serde_json::json!({"fs": fs, "env": names, "secrets": secrets, "scratch": {"guest": "/t", "bytes": bytes}});
-        match Manifest::of(&node.config, &granting(&grants.to_string())) {
-            Ok(manifest) => within(&node, &manifest),
-            Err(fault) => short(&fault),
-        }
+        judge_grants(&grants).map_err(TestCaseError::fail)?;
+    }
+
+    /// Whatever bytes are taken for settings.
+    #[test]
+    fn any_bytes_stay_within_the_node(
+        noise in proptest::collection::vec(any::<u8>(), 0..100),
+        settings in proptest::collection::vec((keys(), words()), 0..4),
+    ) {
+        let settings = settings.into_iter().map(|(key, value)| format!("\0{key}={value}"));
+        let input = [noise, settings.collect::<String>().into_bytes()].concat();
+        BENCH.with(|bench| bench.drive(&input)).map_err(TestCaseError::fail)?;
     }
 }

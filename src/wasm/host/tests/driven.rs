@@ -37,6 +37,18 @@ proptest! {
     }
 }
 
+/// Else the guest would be blamed for what a fuzzer has put there.
+#[test]
+fn what_is_learned_in_one_room_is_no_secret_in_the_next() {
+    let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let [first, next] = [&dirs[0], &dirs[1]].map(|dir| Room::new(dir.path()).unwrap());
+    let secret = std::fs::read(dirs[0].path().join("secret")).unwrap();
+    let noise = u8::try_from(secret.len().div_ceil(4)).unwrap();
+    let input = [vec![noise], secret].concat();
+    assert!(first.drive(Group::Files, &input).is_err());
+    next.drive(Group::Files, &input).unwrap();
+}
+
 #[test]
 fn calls_reach_what_they_are_meant_to_reach() {
     let dir = tempfile::tempdir().unwrap();

@@ -1,7 +1,13 @@
 //! What is kept between calls: nothing, unless it is asked for.
 
-use runtime::{InstanceSpec, Limits, LogBuffer, Pool, PoolSettings, Preparation, Reuse, Runtime, Streams};
-use std::sync::{Arc, atomic::AtomicU64};
+use runtime::{
+    InstanceSpec, InstanceState, Limits, LogBuffer, Pool, PoolSettings, Preparation, Reuse, Runtime, Streams,
+};
+use std::{
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
+use tokio_util::sync::CancellationToken;
 use types::{ExecutionId, Reason, SystemClock};
 
 use crate::bench::{Bench, Function, call, wasm};
@@ -112,7 +118,7 @@ async fn an_instance_is_given_up_after_its_uses() {
     let (logs, _buffer) = LogBuffer::new(Arc::new(SystemClock::new()), 0, 1);
     let mut seen = Vec::new();
     for _ in 0..8 {
-        let mut lease = pool.checkout(&tokio_util::sync::CancellationToken::new()).await.unwrap();
+        let mut lease = pool.checkout(&CancellationToken::new()).await.unwrap();
         let answer = lease.invoke(ExecutionId::new(), call(["count"]), Streams::logged(logs.clone())).await.unwrap();
         let text = String::from_utf8(answer.result.to_vec()).unwrap();
         seen.push(text[1..].split(',').next().unwrap().to_owned());
@@ -185,9 +191,33 @@ async fn what_is_kept_warm_has_its_memory_before_anybody_calls() {
     pool.tend().await.unwrap();
     let memory: Vec<u64> = pool.instances().iter().map(|instance| instance.memory_bytes).collect();
     assert!(memory.len() == 2 && memory.iter().all(|bytes| *bytes >= 65_536), "{memory:?}");
-    let mut lease = pool.checkout(&tokio_util::sync::CancellationToken::new()).await.unwrap();
+    let mut lease = pool.checkout(&CancellationToken::new()).await.unwrap();
     assert!(!lease.cold());
     let (logs, _buffer) = LogBuffer::new(Arc::new(SystemClock::new()), 0, 1);
     let answer = lease.invoke(ExecutionId::new(), call(["count"]), Streams::logged(logs)).await.unwrap();
     assert!(answer.result.starts_with(b"[1,"), "{:?}", answer.result);
+}
+
+#[tokio::test]
+async fn who_looks_during_the_first_call_of_an_instance_sees_its_memory() {
+    let bench = Bench::new();
+    let module = wasm(r#"(module (memory (export "memory") 3) (func (export "spin") (loop (br 0))))"#);
+    let prepared = bench.wasm.prepare(&bench.artifact(&module), &Preparation::from(&Limits::default())).await.unwrap();
+    let (runtime, settings) = (Arc::new(bench.wasm.clone()), PoolSettings::default());
+    let pool = Pool::new(runtime, prepared, InstanceSpec::default(), settings, Arc::default());
+    let mut lease = pool.checkout(&CancellationToken::new()).await.unwrap();
+    let (logs, _buffer) = LogBuffer::new(Arc::new(SystemClock::new()), 0, 1);
+    let seen = async {
+        loop {
+            if let [view] = &*pool.instances()
+                && view.memory_bytes > 0
+            {
+                assert!(pool.kill(view.id), "it is at work");
+                return (view.state, view.memory_bytes);
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    let (seen, ended) = tokio::join!(seen, lease.invoke(ExecutionId::new(), call(["spin"]), Streams::logged(logs)));
+    assert_eq!((seen, ended.unwrap_err().reason), ((InstanceState::Busy, 3 * 65_536), Reason::Cancelled));
 }

@@ -2,7 +2,7 @@
 
 use super::*;
 use serde_json::json;
-use types::ExecutionStatus;
+use types::{ErrorKind, ExecutionStatus, Fault, FieldError};
 
 #[tokio::test]
 async fn an_asynchronous_call_is_made_at_the_registry_and_looked_at_here() {
@@ -82,6 +82,32 @@ async fn what_an_asynchronous_call_cannot_have_is_named() {
     assert_eq!((status, &body["errors"][0]["field"]), (422, &json!("arg")), "{body}");
     let (status, body) = answer(node.raw(task, "").header("spear-callback-url", "https://example.org")).await;
     assert_eq!((status, &body["errors"][0]["field"]), (400, &json!("Spear-Callback-Url")), "{body}");
+    assert!(node.registry.world().created.is_empty());
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn what_the_registry_refuses_to_run_is_422_here_as_it_is_there() {
+    let node = Node::new().await;
+    let task = node.task("echo");
+    let url = "http://127.0.0.1:9/done";
+    let body = json!({"task_id": task, "mode": "async", "callback_url": url});
+    for (kind, code, field) in [
+        (ErrorKind::Denied, "CALLBACK_REFUSED", "callback_url"),
+        (ErrorKind::Invalid, "IDEMPOTENCY_KEY_REUSED", "Idempotency-Key"),
+    ] {
+        let raw = || node.raw(task, "").header("prefer", "respond-async").header("spear-callback-url", url);
+        for request in [raw(), node.post("/functions/execute").json(&body)] {
+            let mut fault = Fault::new(kind, code, "no");
+            fault.errors.push(FieldError { field: field.to_owned(), detail: "no".to_owned() });
+            node.registry.refuse("create_execution", fault);
+            let (status, refused) = answer(request).await;
+            assert_eq!((status, &refused["code"]), (422, &json!(code)), "{refused}");
+            assert_eq!(refused["errors"][0]["field"], field, "{refused}");
+        }
+    }
+    node.registry.refuse("create_execution", Fault::new(ErrorKind::Denied, "DENIED", "no"));
+    assert_eq!(answer(node.raw(task, "").header("prefer", "respond-async")).await.0, 403, "others stay what they are");
     assert!(node.registry.world().created.is_empty());
     node.stop().await;
 }
