@@ -128,8 +128,9 @@ fn limit(args: &CompileArgs) -> io::Result<()> {
     let set = |resource, soft: u64, hard: u64| {
         setrlimit(resource, Rlimit { current: Some(soft), maximum: Some(hard) }).map_err(io::Error::from)
     };
+    // Where the system refuses it, it is as urgent as everything else, which is no reason not to do it.
     if args.behind {
-        rustix::process::nice(10)?;
+        let _refused = rustix::process::nice(10);
     }
     set(Resource::Core, 0, 0)?;
     set(Resource::As, args.memory_bytes, args.memory_bytes)?;

@@ -295,7 +295,8 @@ fn allowed(unit: &Unit) -> BTreeSet<String> {
     let mut all = BTreeSet::new();
     for filter in unit.all("SystemCallFilter") {
         let (without, groups) = filter.strip_prefix('~').map_or((false, filter), |groups| (true, groups));
-        for group in groups.split_whitespace().map(calls) {
+        let named = |word: &str| if word.starts_with('@') { calls(word) } else { [word.to_owned()].into() };
+        for group in groups.split_whitespace().map(named) {
             if without { all.retain(|call| !group.contains(call)) } else { all.extend(group) }
         }
     }
