@@ -94,7 +94,7 @@ impl Front {
         let (id, method, path) = (&*asked.id.0, &asked.method, asked.path.as_str());
         let span = if is_health(path) || path == "/metrics" {
             // Asked all day long by machines: of no interest in a trace.
-            tracing::trace_span!("request", id, %method, path, %peer)
+            tracing::debug_span!("probe", id, %method, path, %peer)
         } else {
             tracing::debug_span!("request", id, %method, path, %peer)
         };

@@ -37,7 +37,7 @@ const ALIGN: usize = 64;
 
 /// A module, by what it is known by and by its bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Source {
+pub(crate) struct Hashes {
     /// See [`identity`].
     pub(crate) identity: blake3::Hash,
     /// Of its bytes.
@@ -52,7 +52,7 @@ pub(crate) fn identity(artifact: &Artifact) -> blake3::Hash {
 }
 
 /// The header of an artifact.
-pub(crate) fn header(settings: &str, source: Source, facts: Facts, artifact: &[u8]) -> Vec<u8> {
+pub(crate) fn header(settings: &str, source: Hashes, facts: Facts, artifact: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(settings.len() + 256);
     bytes.extend_from_slice(MAGIC);
     bytes.extend_from_slice(&VERSION.to_le_bytes());
@@ -193,7 +193,7 @@ impl Cache {
     ///
     /// # Errors
     /// What is wrong with it. That it cannot be kept is only logged: it can be used all the same.
-    pub(crate) fn adopt(&self, temporary: &Path, source: Source, compiler: Compiler) -> Result<Loaded, String> {
+    pub(crate) fn adopt(&self, temporary: &Path, source: Hashes, compiler: Compiler) -> Result<Loaded, String> {
         let file = File::open(temporary).map_err(|error| error.to_string())?;
         let loaded = self.accept(&file, source.identity, Some(source.module), compiler)?;
         let kept = fs::rename(temporary, self.path(source.identity, compiler));

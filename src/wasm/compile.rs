@@ -36,7 +36,7 @@ const MOST_ERROR_BYTES: u64 = 4096;
 const REFUSED: u8 = 3;
 
 /// For the allocator of the child, where that is the GNU one: it takes a lot and gives nothing back before its end.
-/// One arena on large pages, grown in large steps: a quarter less time for a module of half a megabyte.
+/// One arena on large pages, grown in large steps: 1,500 page faults instead of 8,800 for a module of half a megabyte.
 const ALLOCATOR: [(&str, &str); 2] =
     [("MALLOC_ARENA_MAX", "1"), ("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1:glibc.malloc.top_pad=33554432")];
 
@@ -145,7 +145,7 @@ fn work(args: &CompileArgs) -> Result<(), String> {
     let wasm = std::fs::read(&args.input).map_err(|error| format!("reading the module: {error}"))?;
     let facts = scan::scan(&wasm).map_err(|error| error.message)?;
     let artifact = engine::compile(&wasm, args.compiler)?;
-    let source = cache::Source { identity: args.identity, module: blake3::hash(&wasm) };
+    let source = cache::Hashes { identity: args.identity, module: blake3::hash(&wasm) };
     let header = cache::header(&engine::settings(args.compiler), source, facts, &artifact);
     let write = || {
         let mut file = File::create_new(&args.output)?;

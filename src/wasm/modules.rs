@@ -125,6 +125,9 @@ impl Modules {
                 InvokeError::new(Reason::Task, format!("compiler: {word} is none of auto, singlepass, cranelift"))
             })?),
         };
+        if artifact.size > asked.artifact_bytes {
+            return Err(too_large(asked.artifact_bytes));
+        }
         let key = (artifact.digest.clone(), artifact.size, compiler);
         if let Some(loaded) = self.remembered(&key) {
             self.figures.modules.with(["memory"]).inc();
@@ -195,7 +198,7 @@ impl Modules {
             }
             let wasm = read(&file, most_bytes)?;
             scan::scan(&wasm)?;
-            let hashes = cache::Source { identity, module: blake3::hash(&wasm) };
+            let hashes = cache::Hashes { identity, module: blake3::hash(&wasm) };
             Ok(Found::Source(Source { path: file, hashes, size: wasm.len() as u64 }))
         });
         let source = match found.await? {
@@ -276,7 +279,7 @@ impl Modules {
 /// The module as it came.
 struct Source {
     path: PathBuf,
-    hashes: cache::Source,
+    hashes: cache::Hashes,
     size: u64,
 }
 
@@ -318,10 +321,13 @@ fn read(path: &Path, most_bytes: u64) -> Result<Vec<u8>, InvokeError> {
     let file = std::fs::File::open(path).map_err(|error| unreadable(path, &error))?;
     file.take(most_bytes.saturating_add(1)).read_to_end(&mut bytes).map_err(|error| unreadable(path, &error))?;
     if bytes.len() as u64 > most_bytes {
-        let message = format!("the module is larger than the limit of {most_bytes} bytes");
-        return Err(InvokeError::new(Reason::InvalidModule, message));
+        return Err(too_large(most_bytes));
     }
     Ok(bytes)
+}
+
+fn too_large(most_bytes: u64) -> InvokeError {
+    InvokeError::new(Reason::InvalidModule, format!("the module is larger than the limit of {most_bytes} bytes"))
 }
 
 async fn blocking<T: Send + 'static>(

@@ -11,13 +11,13 @@ const WAT: &str = r#"(module (func (export "_start") (loop (br 0))))"#;
 struct Bench {
     dir: tempfile::TempDir,
     cache: Cache,
-    source: Source,
+    source: Hashes,
     file: Vec<u8>,
 }
 
 /// Known by another hash than that of its bytes.
-fn source(module: &[u8]) -> Source {
-    Source { identity: blake3::hash(&[module, b"identity"].concat()), module: blake3::hash(module) }
+fn source(module: &[u8]) -> Hashes {
+    Hashes { identity: blake3::hash(&[module, b"identity"].concat()), module: blake3::hash(module) }
 }
 
 impl Bench {
@@ -87,7 +87,7 @@ fn artifacts_of_another_version_machine_or_module_are_not_loaded() {
     assert!(!bench.loads(&made(&older, bench.source)), "another version of wasmer");
     let other = settings.replace("cpu=", "cpu=AVX9000+");
     assert!(!bench.loads(&made(&other, bench.source)), "another processor");
-    let other = Source { identity: blake3::hash(b"another"), ..bench.source };
+    let other = Hashes { identity: blake3::hash(b"another"), ..bench.source };
     assert!(!bench.loads(&made(&settings, other)), "another module");
     let mut version = bench.file.clone();
     version[8] = 9;
@@ -131,7 +131,7 @@ fn what_the_child_wrote_of_other_bytes_is_not_adopted() {
     let bench = Bench::new();
     let temporary = bench.cache.temporary(bench.source.identity).unwrap();
     fs::write(&temporary, &bench.file).unwrap();
-    let other = Source { module: blake3::hash(b"changed meanwhile"), ..bench.source };
+    let other = Hashes { module: blake3::hash(b"changed meanwhile"), ..bench.source };
     let refused = bench.cache.adopt(&temporary, other, COMPILER).unwrap_err();
     assert_eq!(refused, "it belongs to another module");
     bench.cache.adopt(&temporary, bench.source, COMPILER).unwrap();
@@ -153,7 +153,7 @@ fn modules_of_one_digest_but_other_sizes_are_told_apart() {
 }
 
 /// A file whose code is a few bytes: what is looked at is the header.
-fn small() -> (String, Source, Vec<u8>) {
+fn small() -> (String, Hashes, Vec<u8>) {
     let (settings, source, code) = ("wasmer=1;cpu=none".to_owned(), source(b"module"), b"machine code");
     let file = [header(&settings, source, FACTS, code).as_slice(), code].concat();
     (settings, source, file)

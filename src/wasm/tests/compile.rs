@@ -1,5 +1,7 @@
 //! What is refused before it runs, what the compiling child survives, what is kept.
 
+use ::wasm::{Config, Wasm};
+use runtime::{Preparation, Runtime};
 use std::{fmt::Write as _, fs, path::PathBuf, time::Duration};
 use types::Reason;
 
@@ -294,4 +296,20 @@ fn the_child_refuses_what_does_not_compile_and_says_why() {
     assert_eq!(ended.status.code(), Some(3));
     assert!(String::from_utf8_lossy(&ended.stderr).contains("not a valid module"), "{ended:?}");
     assert!(!output.exists());
+}
+
+#[tokio::test]
+async fn a_module_over_the_limit_is_refused_also_when_its_code_is_at_hand() {
+    let bench = Bench::new();
+    let module = wasm(crate::programs::ECHO);
+    let artifact = bench.artifact(&module);
+    let asked = |artifact_bytes| Preparation { artifact_bytes, compiler: "singlepass".to_owned() };
+    let (most, less) = (asked(artifact.size), asked(artifact.size - 1));
+    bench.wasm.prepare(&artifact, &most).await.unwrap();
+    let again = Wasm::new(Config::new(program(), bench.dir.path().join("cache"))).unwrap();
+    for runtime in [&bench.wasm, &again] {
+        let refused = runtime.prepare(&artifact, &less).await.unwrap_err();
+        assert_eq!(refused.reason, Reason::InvalidModule);
+        assert!(refused.message.contains("larger than the limit"), "{refused}");
+    }
 }
