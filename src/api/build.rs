@@ -4,7 +4,7 @@ use prost::Message;
 use std::{env, error::Error, fs, path::PathBuf};
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let proto = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../proto");
+    let proto = PathBuf::from(told("CARGO_MANIFEST_DIR")?).join("../../proto");
     println!("cargo:rerun-if-changed={}", proto.display());
     let files = [
         "sms/node.proto",
@@ -17,10 +17,15 @@ fn main() -> Result<(), Box<dyn Error>> {
         "spear/v1/agent.proto",
     ];
     let descriptors = protox::compile(files, [&proto])?;
-    #[expect(clippy::disallowed_methods, reason = "cargo tells a build script its output directory this way")]
-    let out = PathBuf::from(env::var("OUT_DIR")?);
+    let out = PathBuf::from(told("OUT_DIR")?);
     fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
     let code = tonic_prost_build::configure().bytes(".").build_transport(false).codec_path("crate::codec::SmallCodec");
     code.compile_fds(descriptors)?;
     Ok(())
+}
+
+/// At the time it runs: a target directory may serve several checkouts, and the script is then compiled in one of them.
+#[expect(clippy::disallowed_methods, reason = "cargo tells a build script its directories this way")]
+fn told(name: &str) -> Result<String, env::VarError> {
+    env::var(name)
 }
