@@ -40,7 +40,9 @@ async fn sigterm_drains_and_exits_0_with_an_endless_guest_and_an_open_stream() {
     let endless = guest(r#"(module (memory (export "memory") 1) (func (export "_start") (loop (br 0))))"#);
     let uri = client.upload("endless.wasm", endless).await;
     let (_, execution) = client.task("endless", &uri, json!({"config": {"timeout_ms": "600000"}})).await;
-    client.until(&format!("/api/v1/executions/{execution}"), |now| now["status"] == json!("running")).await;
+    let path = format!("/api/v1/executions/{execution}");
+    // What has not come to its guest is taken up again by the next process.
+    client.until(&path, |now| now["status"] == json!("running") && now["progress"]["phase"] == json!("run")).await;
     let _stream = client.http.get(format!("{}/api/v1/events", client.base)).send().await.unwrap();
     let begun = Instant::now();
     daemon.signal(Signal::TERM);
@@ -60,7 +62,8 @@ async fn a_second_signal_ends_at_once() {
     let endless = guest(r#"(module (memory (export "memory") 1) (func (export "_start") (loop (br 0))))"#);
     let uri = client.upload("endless.wasm", endless).await;
     let (_, execution) = client.task("endless", &uri, json!({"config": {"timeout_ms": "600000"}})).await;
-    client.until(&format!("/api/v1/executions/{execution}"), |now| now["status"] == json!("running")).await;
+    let path = format!("/api/v1/executions/{execution}");
+    client.until(&path, |now| now["status"] == json!("running") && now["progress"]["phase"] == json!("run")).await;
     daemon.signal(Signal::TERM);
     while !daemon.log().contains("stopping") {
         tokio::task::yield_now().await;
