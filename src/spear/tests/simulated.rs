@@ -29,8 +29,9 @@ async fn two_hundred_simulated_agents_live_work_and_are_missed_when_they_fall_si
     let uri = client.upload("hello.wasm", sample("hello")).await;
     let (task, first) = client.task("hello", &uri, json!({})).await;
     client.ended(&first).await;
-    for _ in 1..RUNS {
-        let (status, answer) = client.post(&format!("/api/v1/tasks/{task}/executions"), json!({"mode": "async"})).await;
+    let path = format!("/api/v1/tasks/{task}/executions");
+    let asked = (1..RUNS).map(|_| client.post(&path, json!({"mode": "async"})));
+    for (status, answer) in futures_util::future::join_all(asked).await {
         assert_eq!(status, 202, "{answer}");
     }
     let completed = format!("/api/v1/executions?task_id={task}&status=completed&limit=1000");
